@@ -1,0 +1,67 @@
+"""CuPy as an ssmcore backend."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from ssmcore.backend import Backend
+from ssmcore.typing import Namespace
+
+__all__ = ["BACKEND", "CupyBackend"]
+
+
+class CupyBackend(Backend):
+    """CuPy: CUDA arrays with NumPy's interface; imported on first use only.
+
+    ``module`` and ``namespace`` stand in for ``cupy`` and ``array_api_compat.cupy``; given by
+    tests that run this path without a GPU.
+    """
+
+    name = "cupy"
+    library = "cupy"
+    install = 'pip install "ssmcore[cupy]"'
+
+    def __init__(self, module: Any = None, namespace: Namespace | None = None) -> None:
+        self._module = module
+        self._namespace = namespace
+
+    @property
+    def cupy(self) -> Any:
+        """The library itself."""
+        return self._module or importlib.import_module("cupy")
+
+    @property
+    def xp(self) -> Namespace:
+        """The array API namespace of CuPy."""
+        return self._namespace or importlib.import_module("array_api_compat.cupy")
+
+    def owns(self, x: object) -> bool:
+        """Whether ``x`` is a CuPy array."""
+        if self._module is not None:
+            return isinstance(x, self._module.ndarray)
+        return bool(array_api_compat.is_cupy_array(x))
+
+    def version(self) -> str:
+        """The version of CuPy, whichever of its wheels is installed."""
+        return str(self.cupy.__version__)
+
+    def devices(self) -> list[str]:
+        """The CUDA devices that answer; none is an error that says so."""
+        return [f"cuda:{i}" for i in range(self.cupy.cuda.runtime.getDeviceCount())]
+
+    def from_numpy(self, x: np.ndarray[Any, Any], device: Any = None) -> Any:
+        """Return a CuPy array with a copy of ``x`` on ``device`` (an index or cupy.cuda.Device)."""
+        with self.cupy.cuda.Device(device):
+            return self.cupy.array(x, copy=True)
+
+    def to_numpy(self, x: Any) -> np.ndarray[Any, Any]:
+        """Return a NumPy copy on the host."""
+        out: np.ndarray[Any, Any] = self.cupy.asnumpy(x)
+        return out
+
+
+BACKEND = CupyBackend()

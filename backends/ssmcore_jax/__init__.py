@@ -1,0 +1,2 @@
+from ssmcore_jax._backend import JaxBackend
+BACKEND = JaxBackend()

@@ -1,0 +1,84 @@
+"""JAX as an ssmcore backend."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from ssmcore.backend import Backend
+
+__all__ = ["JaxBackend"]
+
+
+class JaxBackend(Backend):
+    """JAX: jit, grad, vmap; 64-bit types only when switched on; imported on first use only."""
+
+    name = "jax"
+    library = "jax"
+    install = 'pip install "ssmcore[jax]"'
+    gradients = True
+
+    @property
+    def xp(self) -> Any:
+        """``jax.numpy``, which follows the standard itself."""
+        return importlib.import_module("jax.numpy")
+
+    def owns(self, x: object) -> bool:
+        """Whether ``x`` is a JAX array or tracer."""
+        return bool(array_api_compat.is_jax_array(x))
+
+    def devices(self) -> list[str]:
+        """The devices of JAX's default platform."""
+        import jax
+
+        return [str(d) for d in jax.devices()]
+
+    def from_numpy(self, x: np.ndarray[Any, Any], device: Any = None) -> Any:
+        """Return a JAX array with a copy of ``x``."""
+        import jax
+
+        return jax.device_put(np.array(x), device)
+
+    def concrete(self, x: Any) -> bool:
+        """False while jit, grad or vmap traces."""
+        import jax
+
+        return not isinstance(x, jax.core.Tracer)
+
+    def fold(
+        self, step: Callable[..., tuple[Any, Any]], carry: Any, inputs: Mapping[str, Any]
+    ) -> tuple[Any, Any]:
+        """Run the recurrence as one ``jax.lax.scan``."""
+        import jax
+
+        final, outputs = jax.lax.scan(step, carry, dict(inputs))
+        return final, outputs
+
+    def compile(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``jax.jit(fn)``."""
+        import jax
+
+        return jax.jit(fn)
+
+    def value_and_grad(self, fn: Callable[[Any], Any], tree: Any) -> tuple[Any, Any]:
+        """Return ``fn(tree)`` and its gradient by ``jax.value_and_grad``."""
+        import jax
+
+        value, grads = jax.jit(jax.value_and_grad(fn))(tree)
+        return value, grads
+
+    def enable_float64(self) -> None:
+        """Switch 64-bit types on for the whole process."""
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
+
+    def has_float64(self) -> bool:
+        """Whether 64-bit types are on."""
+        import jax
+
+        return bool(jax.config.read("jax_enable_x64"))

@@ -1,0 +1,2 @@
+from ssmcore_torch._backend import TorchBackend
+BACKEND = TorchBackend()

@@ -1,0 +1,66 @@
+"""PyTorch as an ssmcore backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from ssmcore import arrays
+from ssmcore.backend import Backend
+
+__all__ = ["TorchBackend"]
+
+
+class TorchBackend(Backend):
+    """PyTorch: CPU and CUDA, float64, autograd; imported on first use only."""
+
+    name = "torch"
+    library = "torch"
+    install = 'pip install "ssmcore[torch]"'
+    gradients = True
+
+    def owns(self, x: object) -> bool:
+        """Whether ``x`` is a torch tensor."""
+        return bool(array_api_compat.is_torch_array(x))
+
+    def devices(self) -> list[str]:
+        """CPU first, then every CUDA device that answers."""
+        import torch
+
+        return ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+
+    def from_numpy(self, x: np.ndarray[Any, Any], device: Any = None) -> Any:
+        """Return a tensor with a copy of ``x``; read-only and strided input is fine."""
+        import torch
+
+        return torch.tensor(np.ascontiguousarray(x), device=device)
+
+    def to_numpy(self, x: Any) -> np.ndarray[Any, Any]:
+        """Return a NumPy copy on the host, detached from the graph; bfloat16 becomes float32."""
+        import torch
+
+        host = x.detach().resolve_conj().resolve_neg().cpu()
+        host = host.float() if host.dtype is torch.bfloat16 else host
+        out: np.ndarray[Any, Any] = host.numpy().copy()
+        return out
+
+    def concrete(self, x: Any) -> bool:
+        """False while torch.compile or torch.func traces."""
+        import torch
+
+        return type(x) in (torch.Tensor, torch.nn.Parameter) and not (
+            torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
+        )
+
+    def value_and_grad(self, fn: Callable[[Any], Any], tree: Any) -> tuple[Any, Any]:
+        """Return ``fn(tree)`` and its gradient by autograd."""
+        import torch
+
+        inputs = arrays.tree_map(lambda x: x.detach().clone().requires_grad_(True), tree)
+        value = fn(inputs)
+        flat = [x for _, x in arrays.leaves(inputs)]
+        grads = iter(torch.autograd.grad(value, flat, materialize_grads=True))
+        return value.detach(), arrays.tree_map(lambda _: next(grads), inputs)

@@ -1,0 +1,139 @@
+"""What a checkpoint reader returns, and the checks that every reader shares."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ssmcore.arrays import leaves
+from ssmcore.errors import SSMError
+from ssmcore.typing import Params
+
+__all__ = ["Reading", "check_keys", "check_shapes", "float64", "join", "nearest", "select", "split"]
+
+
+class Reading(NamedTuple):
+    """One layer found in a checkpoint: which model, built how, with which parameters.
+
+    Attributes
+    ----------
+    model : str
+        Name of the layer: "S4", "S4D", "S5", "S6", "RGLRU", or "Bidirectional".
+    options : dict
+        Constructor options of that layer. "Bidirectional" has "inner" (the name of the layer run
+        in each direction), "inner_options" (its constructor options) and "skip_current".
+    params : dict
+        The layer's (nested) parameters, NumPy float64; "Bidirectional" has one set under
+        "forward" and one under "backward".
+    """
+
+    model: str
+    options: dict[str, Any]
+    params: Params
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return the end of a message that points to the closest of ``names``, or nothing.
+
+    Examples
+    --------
+    >>> nearest("kernel.inv_td", ["kernel.inv_dt", "kernel.C"])
+    "; did you mean 'kernel.inv_dt'?"
+    """
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def float64(value: Any) -> np.ndarray:
+    """Return ``value`` (an array of any library, or numbers) as a new NumPy float64 array."""
+    if hasattr(value, "detach"):  # a tensor that may need a gradient, or be in bfloat16
+        value = value.detach().cpu().double()
+    return np.array(value, dtype=np.float64)
+
+
+def select(state_dict: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the arrays under ``prefix`` by dotted name, the prefix taken off.
+
+    Nested mappings and names with "/" (flax) or "." (torch) are all accepted, in ``prefix`` too.
+
+    Parameters
+    ----------
+    state_dict : mapping
+        Arrays of any library, flat or nested.
+    prefix : str
+        Where the layer sits, e.g. "layers.0.layer"; a trailing separator makes no difference.
+
+    Returns
+    -------
+    dict of str to array
+
+    Raises
+    ------
+    SSMError
+        Nothing is stored under ``prefix``.
+
+    Examples
+    --------
+    >>> select({"seq": {"B": 1, "C": 2}, "norm/scale": 3}, "seq")
+    {'B': 1, 'C': 2}
+    """
+    names = {name.replace("/", "."): value for name, value in leaves(state_dict)}
+    start = prefix.replace("/", ".").rstrip(".")
+    start = start + "." if start else ""
+    found = {name[len(start) :]: value for name, value in names.items() if name.startswith(start)}
+    if not found:
+        parents = sorted({name.rpartition(".")[0] for name in names})
+        hint = nearest(start.rstrip("."), parents)
+        msg = f"nothing is stored under prefix {prefix!r}; the checkpoint has {parents}{hint}"
+        raise SSMError(msg)
+    return found
+
+
+def check_keys(
+    owner: str,
+    found: Mapping[str, Any],
+    required: Iterable[str],
+    *,
+    ignored: tuple[str, ...] = (),
+) -> dict[str, np.ndarray]:
+    """Return the ``required`` arrays in float64; names missing or unexpected raise SSMError.
+
+    ``ignored`` are beginnings of names that belong to the block around the layer.
+    """
+    required = list(required)
+    missing = [name for name in required if name not in found]
+    extra = [name for name in found if name not in required and not name.startswith(ignored or ())]
+    if missing:
+        close = nearest(missing[0], extra)
+        msg = f"{owner}: missing {missing}; found {sorted(found)}{close}; is the prefix right?"
+        raise SSMError(msg)
+    if extra:
+        msg = (
+            f"{owner}: unexpected {sorted(extra)}; expected {sorted(required)}"
+            f"{nearest(extra[0], required)}"
+        )
+        raise SSMError(msg)
+    return {name: float64(found[name]) for name in required}
+
+
+def check_shapes(
+    owner: str, arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raise SSMError at the first of ``arrays`` whose shape is not the one in ``shapes``."""
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            msg = f"{owner}: {name} has shape {arrays[name].shape}; expected {shape}"
+            raise SSMError(msg)
+
+
+def join(pair: np.ndarray) -> np.ndarray:
+    """Return the complex array of a (..., 2) real one."""
+    return np.asarray(pair[..., 0] + 1j * pair[..., 1])
+
+
+def split(z: np.ndarray) -> np.ndarray:
+    """Return the (..., 2) real array of a complex one."""
+    return np.stack((z.real, z.imag), axis=-1)

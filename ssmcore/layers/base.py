@@ -1,0 +1,360 @@
+"""What all layers share: parameters, validation, the three modes, streaming."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ssmcore import arrays, backend, engine
+from ssmcore.errors import SSMError, check_choice
+from ssmcore.primitives._checks import broadcasts_to, check_precision, check_reset, check_shape
+from ssmcore.systems import System
+from ssmcore.typing import Array, Params, State
+
+__all__ = ["Layer", "ParamGroup", "check_positive"]
+
+MODES = ("auto", "recurrence", "scan", "convolution")
+HALF = ("float16", "bfloat16")
+FLOATS = ("float32", "float64")
+
+
+class ParamGroup(NamedTuple):
+    """Parameters to be treated alike by an optimiser.
+
+    ``lr`` is an own learning rate, ``lr_scale`` a factor on the global one; None means the global
+    one. Names are dotted. ``keep_float32``: never train these in half precision.
+    """
+
+    names: tuple[str, ...]
+    weight_decay: bool
+    lr: float | None = None
+    lr_scale: float | None = None
+    keep_float32: bool = True
+
+
+def check_positive(owner: str, **values: float) -> None:
+    """Raise SSMError unless all values are finite and positive."""
+    for name, value in values.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (number and math.isfinite(value) and value > 0):
+            msg = f"{owner}: {name} is {value!r}; expected a finite number above 0"
+            raise SSMError(msg)
+
+
+def check_count(owner: str, **values: int) -> None:
+    """Raise SSMError unless all values are whole numbers of at least 1."""
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            msg = f"{owner}: {name} is {value!r}; expected a whole number of at least 1"
+            raise SSMError(msg)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer(ABC):
+    """A state space layer: hyper-parameters only; parameters are a separate dict of real arrays.
+
+    Attributes
+    ----------
+    d_model : int
+        Number of channels H of input and output.
+    """
+
+    d_model: int
+
+    time_varying = False
+
+    def __post_init__(self) -> None:
+        """Check the hyper-parameters once."""
+        check_count(self.name, d_model=self.d_model)
+        self._check_options()
+
+    @property
+    def name(self) -> str:
+        """The model's name, as the field calls it."""
+        return type(self).__name__
+
+    @abstractmethod
+    def _check_options(self) -> None:
+        """Raise SSMError for hyper-parameters that cannot be."""
+
+    @abstractmethod
+    def _draw(self, rng: np.random.Generator) -> Params:
+        """Return initial parameters in float64 NumPy."""
+
+    @abstractmethod
+    def shapes(self) -> dict[str, Any]:
+        """Return the shape of every parameter, nested as the parameters are."""
+
+    @abstractmethod
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every state array of one sequence."""
+
+    @abstractmethod
+    def param_groups(self) -> list[ParamGroup]:
+        """Return how an optimiser should treat the parameters, as plain data."""
+
+    @abstractmethod
+    def _system(self, params: Params, u: Array | None, fresh: Array | None) -> System:
+        """Return the discrete system; ``fresh`` (..., L) marks steps that restart the state."""
+
+    @abstractmethod
+    def eigenvalues(self, params: Params, u: Array | None = None) -> Array:
+        """Return the eigenvalues of A_bar."""
+
+    def init(
+        self,
+        seed: int | np.random.Generator = 0,
+        *,
+        backend: str | None = None,
+        device: Any = None,
+        dtype: str = "float32",
+    ) -> Params:
+        """Return initial parameters, the same numbers on every backend.
+
+        Drawn in float64 with NumPy's PCG64, then rounded to ``dtype``.
+
+        Parameters
+        ----------
+        seed : int or numpy.random.Generator
+        backend : name of a backend; None means the default (SSMCORE_BACKEND, else "numpy")
+        device : in the library's own terms; None means its default
+        dtype : "float32" or "float64"
+
+        Returns
+        -------
+        dict of real arrays; a complex parameter has a trailing axis (re, im).
+
+        Raises
+        ------
+        SSMError
+            Unknown or absent backend, other dtype, negative seed.
+
+        Examples
+        --------
+        >>> import ssmcore as ssm
+        >>> sorted(ssm.LRU(d_model=2, d_state=4).init(0))
+        ['B', 'C', 'D', 'gamma_log', 'nu_log', 'theta_log']
+        """
+        check_choice(self.name, "dtype", dtype, FLOATS)
+        if isinstance(seed, int) and seed < 0:
+            msg = f"{self.name}: seed is {seed}; expected a whole number of at least 0"
+            raise SSMError(msg)
+        rng = seed if isinstance(seed, np.random.Generator) else np.random.default_rng(seed)
+        drawn = arrays.tree_map(lambda x: np.asarray(x, dtype=dtype), self._draw(rng))
+        return _move(drawn, backend, device)
+
+    def initial_state(self, params: Params, batch_shape: tuple[int, ...] = ()) -> State:
+        """Return the state of sequences that have not begun: a dict of real arrays.
+
+        Lives where ``params`` live, in their dtype; each array is batch_shape + the shape that
+        ``state_shapes`` names, a complex one with a trailing axis (re, im).
+        """
+        first = next(x for _, x in arrays.leaves(params))
+        xp, where = arrays.namespace(first), arrays.device(first)
+        return {
+            name: xp.zeros((*batch_shape, *shape), dtype=first.dtype, device=where)
+            for name, shape in self.state_shapes().items()
+        }
+
+    def system(self, params: Params, u: Array | None = None, reset: Array | None = None) -> System:
+        """Return the discrete system (A_bar, B_bar, C, D) of ``params``.
+
+        Parameters
+        ----------
+        params : dict of real arrays, as from ``init``
+        u : (..., L, H); needed by the time-varying layers (S6, RGLRU), ignored by the others
+        reset : (..., L) bool; enters the coefficients of RGLRU only
+        """
+        self._check_params(params)
+        if self.time_varying and u is None:
+            msg = f"{self.name}: the system varies with the input; call system(params, u)"
+            raise SSMError(msg)
+        return self._system(params, u, reset)
+
+    def __call__(
+        self,
+        params: Params,
+        u: Array,
+        state: State | None = None,
+        *,
+        mode: str = "auto",
+        reset: Array | None = None,
+        lengths: Array | None = None,
+        return_state: bool = False,
+    ) -> Any:
+        """Run the layer over a sequence.
+
+        Parameters
+        ----------
+        params : dict of real arrays, float32 or float64
+        u : (..., L, H), dtype of the parameters, or float16 / bfloat16: then everything runs in
+            the parameters' dtype and y is rounded to the dtype of ``u``
+        state : as from ``initial_state`` or an earlier call; None means a fresh sequence
+        mode : "recurrence" (the definition), "scan", "convolution" (time-invariant layers, no
+            reset), or "auto"
+        reset : (..., L) bool; True restarts the state before that step
+        lengths : (...,) integer, 0..L; steps beyond are padding: output 0, no effect on the state
+        return_state : also return the state after the last step that is not padding
+
+        Returns
+        -------
+        y : (..., L, H), dtype of ``u``; with ``return_state`` a pair (y, state).
+
+        Raises
+        ------
+        SSMError
+            Anything that does not fit, before any work.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import ssmcore as ssm
+        >>> layer = ssm.S5(d_model=2, d_state=8)
+        >>> params = layer.init(0, dtype="float64")
+        >>> u = np.random.default_rng(0).standard_normal((10, 2))
+        >>> head, state = layer(params, u[:4], return_state=True)
+        >>> tail = layer(params, u[4:], state)
+        >>> bool(abs(np.concatenate([head, tail]) - layer(params, u)).max() < 1e-12)
+        True
+        """
+        self._check_call(params, u, state, mode, reset, lengths)
+        xp = arrays.namespace(u)
+        given = u.dtype
+        work = next(x for _, x in arrays.leaves(params)).dtype
+        u = xp.astype(u, work, copy=False)
+        before = self.initial_state(params, tuple(u.shape[:-2])) if state is None else state
+        y, after = self._run(params, u, before, self._mode(mode, u, reset), reset, lengths, return_state)
+        y = xp.astype(y, given, copy=False)
+        return (y, after) if return_state else y
+
+    def step(self, params: Params, u: Array, state: State | None = None) -> tuple[Array, State]:
+        """Run one step: u (..., H) to (y (..., H), state). O(1) in the sequence length."""
+        check_shape(self.name, "u", u, f"(..., {self.d_model})", u.ndim >= 1)
+        y, after = self(params, u[..., None, :], state, mode="recurrence", return_state=True)
+        return y[..., 0, :], after
+
+    def _run(
+        self,
+        params: Params,
+        u: Array,
+        state: State,
+        mode: str,
+        reset: Array | None,
+        lengths: Array | None,
+        return_state: bool,
+    ) -> tuple[Array, State | None]:
+        system = self._system(params, u, None)
+        y, x = engine.run(system, u, state["x"], mode, reset, lengths, return_state)
+        return y, (None if x is None else {"x": x})
+
+    def _mode(self, mode: str, u: Array, reset: Array | None) -> str:
+        if mode != "auto":
+            return mode
+        if u.shape[-2] == 1:
+            return "recurrence"
+        return "scan" if self.time_varying or reset is not None else self._parallel_mode
+
+    _parallel_mode = "convolution"
+
+    def _check_params(self, params: Params) -> None:
+        """Raise SSMError unless ``params`` has this layer's names, shapes and one float dtype."""
+        given = dict(arrays.leaves(params)) if isinstance(params, Mapping) else {}
+        expected = {k: tuple(v) for k, v in arrays.leaves(self.shapes())}
+        if set(given) != set(expected):
+            missing, extra = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
+            msg = (
+                f"{self.name}: parameters of another layer? missing {missing}, unexpected {extra}; "
+                "expected a dict as from init()"
+            )
+            raise SSMError(msg)
+        for key, shape in expected.items():
+            check_shape(self.name, key, given[key], str(shape), tuple(given[key].shape) == shape)
+        check_precision(self.name, **given)
+        for key, x in given.items():
+            if arrays.is_complex(x):
+                msg = f"{self.name}: {key} is complex; expected a real array, complex as (re, im) pairs"
+                raise SSMError(msg)
+
+    def _check_call(
+        self,
+        params: Params,
+        u: Array,
+        state: State | None,
+        mode: str,
+        reset: Array | None,
+        lengths: Array | None,
+    ) -> None:
+        check_choice(self.name, "mode", mode, MODES)
+        self._check_params(params)
+        first = next(x for _, x in arrays.leaves(params))
+        arrays.namespace(first, u)
+        check_shape(
+            self.name, "u", u, f"(..., L, {self.d_model})",
+            u.ndim >= 2 and u.shape[-1] == self.d_model,
+        )
+        if backend.dtype_name(u) not in (backend.dtype_name(first), *HALF):
+            msg = (
+                f"{self.name}: u has dtype {backend.dtype_name(u)}, the parameters "
+                f"{backend.dtype_name(first)}; expected the same, or float16 / bfloat16; "
+                "convert u, or the parameters with ssmcore.move(params, dtype=...)"
+            )
+            raise SSMError(msg)
+        self._check_mode(mode, reset)
+        check_reset(self.name, reset, u)
+        self._check_lengths(lengths, u)
+        self._check_state(state, first, tuple(u.shape[:-2]))
+
+    def _check_mode(self, mode: str, reset: Array | None) -> None:
+        if mode == "convolution" and self.time_varying:
+            msg = (
+                f"{self.name}: mode 'convolution' needs a time-invariant layer, and this one varies "
+                "with its input; use 'scan' or 'recurrence'"
+            )
+            raise SSMError(msg)
+        if mode == "convolution" and reset is not None:
+            msg = (
+                f"{self.name}: mode 'convolution' cannot restart inside a sequence; "
+                "use 'scan' or 'recurrence' with reset"
+            )
+            raise SSMError(msg)
+
+    def _check_lengths(self, lengths: Array | None, u: Array) -> None:
+        if lengths is None:
+            return
+        xp = arrays.namespace(lengths, u)
+        if not xp.isdtype(lengths.dtype, "integral"):
+            msg = f"{self.name}: lengths has dtype {backend.dtype_name(lengths)}; expected integers"
+            raise SSMError(msg)
+        fits = broadcasts_to(lengths, tuple(u.shape[:-2]))
+        check_shape(self.name, "lengths", lengths, f"(...) = {tuple(u.shape[:-2])}", fits)
+        if backend.of(lengths).concrete(lengths) and lengths.shape and 0 not in lengths.shape:
+            low, high = int(xp.min(lengths)), int(xp.max(lengths))
+            if low < 0 or high > u.shape[-2]:
+                msg = f"{self.name}: lengths go from {low} to {high}; expected 0 to L = {u.shape[-2]}"
+                raise SSMError(msg)
+
+    def _check_state(self, state: State | None, first: Array, batch: tuple[int, ...]) -> None:
+        if state is None:
+            return
+        expected = {k: (*batch, *s) for k, s in self.state_shapes().items()}
+        if not isinstance(state, Mapping) or set(state) != set(expected):
+            found = sorted(state) if isinstance(state, Mapping) else type(state).__name__
+            msg = (
+                f"{self.name}: state of another layer? got {found}, expected {sorted(expected)}; "
+                "use the state this layer returned, or initial_state()"
+            )
+            raise SSMError(msg)
+        for key, shape in expected.items():
+            check_shape(self.name, f"state[{key!r}]", state[key], str(shape),
+                        tuple(state[key].shape) == shape)
+        check_precision(self.name, params=first, **{f"state_{k}": x for k, x in state.items()})
+
+
+def _move(tree: Params, target: str | None, device: Any) -> Params:
+    out: Params = backend.move(tree, backend=target or backend.default(), device=device)
+    return out

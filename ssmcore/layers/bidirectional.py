@@ -1,0 +1,180 @@
+"""Bidirectional use of any layer: one pass forward, one backward, summed or side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ssmcore import arrays, engine
+from ssmcore.errors import SSMError, check_choice
+from ssmcore.layers.base import Layer, ParamGroup
+from ssmcore.systems import System
+from ssmcore.typing import Array, Params, State
+
+__all__ = ["Bidirectional"]
+
+
+@dataclass(frozen=True)
+class Bidirectional(Layer):
+    """y = forward(u) + flip(backward(flip(u))), each sequence turned within its own length.
+
+    Parameters: {"forward": ..., "backward": ...}, or those of the layer itself when ``tied``.
+
+    Attributes
+    ----------
+    d_model : int
+        Channels H of ``layer``; given by it (leave it out: ``Bidirectional.of(layer)``).
+    layer : Layer
+        What runs in both directions.
+    tied : bool
+        One parameter set for both directions.
+    combine : "sum" or "concat"
+        Add the two outputs, or put them side by side: (..., L, 2H).
+    skip_current : bool
+        The backward output at t sees only later inputs, so that u_t is not counted twice (the
+        convention of S4; S5 counts it twice).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ssmcore as ssm
+    >>> both = ssm.Bidirectional.of(ssm.LRU(d_model=2, d_state=4), tied=True)
+    >>> params = both.init(0, dtype="float64")
+    >>> u = np.random.default_rng(0).standard_normal((6, 2))
+    >>> bool(abs(both(params, u[::-1]) - both(params, u)[::-1]).max() < 1e-12)
+    True
+    """
+
+    layer: Layer = None  # type: ignore[assignment]
+    tied: bool = False
+    combine: str = "sum"
+    skip_current: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        layer: Layer,
+        *,
+        tied: bool = False,
+        combine: str = "sum",
+        skip_current: bool = False,
+    ) -> Bidirectional:
+        """Wrap ``layer``."""
+        width = layer.d_model if isinstance(layer, Layer) else 1
+        return cls(width, layer, tied, combine, skip_current)
+
+    def _check_options(self) -> None:
+        check_choice(self.name, "combine", self.combine, ("sum", "concat"))
+        if not isinstance(self.layer, Layer) or self.layer.d_model != self.d_model:
+            msg = (
+                f"{self.name}: layer is {self.layer!r}; expected a layer with d_model "
+                f"= {self.d_model}; Bidirectional.of(layer) fits them"
+            )
+            raise SSMError(msg)
+
+    def shapes(self) -> dict[str, Any]:
+        """Return the shape of every parameter."""
+        one = self.layer.shapes()
+        return one if self.tied else {"forward": one, "backward": one}
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return {}: a bidirectional layer cannot stream."""
+        return {}
+
+    def _draw(self, rng: np.random.Generator) -> Params:
+        draw = self.layer._draw
+        return draw(rng) if self.tied else {"forward": draw(rng), "backward": draw(rng)}
+
+    def param_groups(self) -> list[ParamGroup]:
+        """Those of the layer, for each direction."""
+        if self.tied:
+            return self.layer.param_groups()
+        return [
+            group._replace(names=tuple(f"{way}.{name}" for name in group.names))
+            for way in ("forward", "backward")
+            for group in self.layer.param_groups()
+        ]
+
+    def _system(self, params: Params, u: Array | None, fresh: Array | None) -> System:
+        msg = f"{self.name}: two systems run, one each way; ask layer.system(params['forward'])"
+        raise SSMError(msg)
+
+    def eigenvalues(self, params: Params, u: Array | None = None) -> Array:
+        """Return the eigenvalues of the forward and backward A_bar on a new first axis."""
+        self._check_params(params)
+        ways = self._ways(params)
+        return arrays.namespace(u, *(x for _, x in arrays.leaves(params))).stack(
+            [self.layer.eigenvalues(p, u) for p in ways], axis=0
+        )
+
+    def _ways(self, params: Params) -> tuple[Params, Params]:
+        return (params, params) if self.tied else (params["forward"], params["backward"])
+
+    def _check_mode(self, mode: str, reset: Array | None) -> None:
+        self.layer._check_mode(mode, reset)
+
+    def _check_state(self, state: State | None, first: Array, batch: tuple[int, ...]) -> None:
+        if state is not None:
+            msg = f"{self.name}: the backward pass needs the whole sequence, so no state can be given"
+            raise SSMError(msg)
+
+    def _mode(self, mode: str, u: Array, reset: Array | None) -> str:
+        return self.layer._mode(mode, u, reset)
+
+    def _run(
+        self,
+        params: Params,
+        u: Array,
+        state: State,
+        mode: str,
+        reset: Array | None,
+        lengths: Array | None,
+        return_state: bool,
+    ) -> tuple[Array, State | None]:
+        if return_state:
+            msg = f"{self.name}: the backward pass ends at the first step, so there is no state to return"
+            raise SSMError(msg)
+        xp = arrays.namespace(u)
+        ahead, back = self._ways(params)
+        options = {"mode": mode, "lengths": lengths}
+        y = self.layer(ahead, u, reset=reset, **options)
+        turned = _turn(u, lengths)
+        z = _turn(self.layer(back, turned, reset=_turned_reset(reset, u, lengths), **options), lengths)
+        if self.skip_current:
+            z = _drop_current(z, reset, lengths)
+        return (y + z if self.combine == "sum" else xp.concat((y, z), axis=-1)), None
+
+
+def _turn(u: Array, lengths: Array | None) -> Array:
+    """Reverse (..., L, H) in time, each sequence within its own length; padding stays."""
+    xp = arrays.namespace(u)
+    if lengths is None:
+        return xp.flip(u, axis=-2)
+    time = arrays.arange(u, u.shape[-2], lengths.dtype)
+    end = xp.broadcast_to(lengths, u.shape[:-2])[..., None]
+    index = xp.where(time < end, end - 1 - time, time)
+    return xp.take_along_axis(u, xp.broadcast_to(index[..., None], u.shape), axis=-2)
+
+
+def _turned_reset(reset: Array | None, u: Array, lengths: Array | None) -> Array | None:
+    """Return where the backward pass restarts: at the last step of every segment."""
+    if reset is None:
+        return None
+    xp = arrays.namespace(u, reset)
+    wide = xp.broadcast_to(reset, u.shape[:-1])
+    ends = xp.concat((wide[..., 1:], xp.zeros_like(wide[..., :1])), axis=-1)
+    number = xp.astype(ends, u.dtype)[..., None]
+    return _turn(number, lengths)[..., 0] > 0.5
+
+
+def _drop_current(z: Array, reset: Array | None, lengths: Array | None) -> Array:
+    """Shift z one step towards the past, nothing crossing a segment's end."""
+    xp = arrays.namespace(z)
+    later = xp.concat((z[..., 1:, :], xp.zeros_like(z[..., :1, :])), axis=-2)
+    if reset is not None:
+        wide = xp.broadcast_to(reset, z.shape[:-1])
+        ends = xp.concat((wide[..., 1:], xp.zeros_like(wide[..., :1])), axis=-1)
+        later = xp.where(ends[..., None], xp.zeros_like(later), later)
+    return later

@@ -1,0 +1,141 @@
+"""LSSL: linear state space layer with a dense transition, the ancestor; slow and exact.
+
+Gu, Johnson, Goel, Saab, Dao, Rudra, Re, "Combining recurrent, convolutional, and continuous-time
+models with linear state-space layers", 2021. x' = A x + B u, y = C x + D u.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ssmcore import arrays, backend
+from ssmcore.discretization import discretize_dense
+from ssmcore.errors import SSMError, check_choice
+from ssmcore.initialization import hippo, log_uniform_timescale
+from ssmcore.layers._continuous import check_steps
+from ssmcore.layers._spectrum import dense_eigenvalues
+from ssmcore.layers.base import Layer, ParamGroup, check_count
+from ssmcore.systems import DenseSystem
+from ssmcore.typing import Array, Params
+
+__all__ = ["LSSL"]
+
+
+@dataclass(frozen=True)
+class LSSL(Layer):
+    """LSSL: H dense systems, one per channel, by the generalised bilinear rule.
+
+    A_bar = (I - alpha dt A)^-1 (I + (1 - alpha) dt A), B_bar = (I - alpha dt A)^-1 dt B,
+    y = C x + D u.
+
+    Parameters: log_dt (H), A (N, N), B (N), C (H, N), D (H); with ``per_feature`` A (H, N, N) and
+    B (H, N). Runs in the widest float type the library offers, as S4 does.
+
+    Attributes
+    ----------
+    d_model : int
+        Channels H.
+    d_state : int
+        State size N per channel.
+    initialization : "legs", "legt", "lagt" or "fout"
+    alpha : float
+        0.5 bilinear, 0 forward Euler, 1 backward Euler.
+    per_feature : bool
+        Own A and B for each channel instead of one for all.
+    learn : bool
+        Whether A and the step sizes are meant to be trained; False puts them into a group with
+        learning rate 0, as the original's default does.
+    dt_min, dt_max : float
+        Range of the log-uniform initial step size.
+    dt_scale : float
+        Factor on the step size.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ssmcore as ssm
+    >>> layer = ssm.LSSL(d_model=2, d_state=4)
+    >>> layer(layer.init(0, dtype="float64"), np.ones((5, 2))).shape
+    (5, 2)
+    """
+
+    d_state: int = 64
+    initialization: str = "legs"
+    alpha: float = 0.5
+    per_feature: bool = False
+    learn: bool = False
+    dt_min: float = 1e-3
+    dt_max: float = 0.1
+    dt_scale: float = 1.0
+
+    INITS: ClassVar = ("legs", "legt", "lagt", "fout")
+
+    def _check_options(self) -> None:
+        check_count(self.name, d_state=self.d_state)
+        check_steps(self.name, self.dt_min, self.dt_max, self.dt_scale)
+        check_choice(self.name, "initialization", self.initialization, self.INITS)
+        if not 0.0 <= self.alpha <= 1.0:
+            msg = f"{self.name}: alpha is {self.alpha!r}; expected 0 to 1"
+            raise SSMError(msg)
+        if self.initialization == "fout":
+            hippo("fout", self.d_state)
+
+    def shapes(self) -> dict[str, Any]:
+        """Return the shape of every parameter."""
+        H, N = self.d_model, self.d_state
+        own = (H,) if self.per_feature else ()
+        return {"log_dt": (H,), "A": (*own, N, N), "B": (*own, N), "C": (H, N), "D": (H,)}
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return {"x": (H, N)}."""
+        return {"x": (self.d_model, self.d_state)}
+
+    def _draw(self, rng: np.random.Generator) -> Params:
+        shapes = self.shapes()
+        A, B = hippo(self.initialization, self.d_state)
+        return {
+            "log_dt": log_uniform_timescale(rng, shapes["log_dt"], self.dt_min, self.dt_max),
+            "A": np.broadcast_to(A, shapes["A"]),
+            "B": np.broadcast_to(B, shapes["B"]),
+            "C": rng.standard_normal(shapes["C"]),
+            "D": rng.standard_normal(shapes["D"]),
+        }
+
+    def param_groups(self) -> list[ParamGroup]:
+        """A and step size: frozen or slow, no decay; the rest: the global settings."""
+        rates = (1e-4, 1e-3) if self.learn else (0.0, 0.0)
+        return [
+            ParamGroup(("A", "B"), weight_decay=False, lr=rates[0]),
+            ParamGroup(("log_dt",), weight_decay=False, lr=rates[1]),
+            ParamGroup(("C", "D"), weight_decay=True),
+        ]
+
+    def _system(self, params: Params, u: Array | None, fresh: Array | None) -> DenseSystem:
+        xp = arrays.namespace(params["D"])
+        wide = arrays.widest_real(params["D"])
+        p = arrays.tree_map(lambda x: xp.astype(x, wide, copy=False), params)
+        dt = xp.exp(p["log_dt"]) * self.dt_scale
+        N = self.d_state
+        A = xp.broadcast_to(p["A"], (self.d_model, N, N))
+        B = xp.broadcast_to(p["B"], (self.d_model, N))
+        A_bar, B_bar = discretize_dense(A, B, dt, "bilinear", alpha=self.alpha)
+        return DenseSystem(A_bar, B_bar, p["C"], p["D"])
+
+    def eigenvalues(self, params: Params, u: Array | None = None) -> Array:
+        """Return the eigenvalues of A_bar per channel, (H, N) complex, sorted.
+
+        Computed on the host in float64; exact for a triangular A (LegS, LagT), else for d_state
+        up to 16 only, see ``S4.eigenvalues``.
+
+        Raises
+        ------
+        SSMError
+            A is not triangular and d_state is above 16.
+        """
+        self._check_params(params)
+        A = backend.to_numpy(self._system(params, None, None).A)
+        owner = backend.of(params["D"])
+        return owner.from_numpy(dense_eigenvalues(self.name, A), arrays.device(params["D"]))

@@ -1,0 +1,70 @@
+"""Checks on the arguments of primitives: one clear error before any work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ssmcore import arrays, backend
+from ssmcore.errors import SSMError
+from ssmcore.typing import Array
+
+__all__ = ["check_initial", "check_precision", "check_reset", "check_shape"]
+
+ALLOWED = ("float32", "float64", "complex64", "complex128")
+
+
+def check_precision(owner: str, **given: Array | None) -> None:
+    """Raise SSMError unless all arrays are floating, at least float32, and of one precision."""
+    named = {name: x for name, x in given.items() if x is not None}
+    arrays.namespace(*named.values())
+    for name, x in named.items():
+        if backend.dtype_name(x) not in ALLOWED:
+            msg = (
+                f"{owner}: {name} has dtype {backend.dtype_name(x)}; expected one of "
+                f"{', '.join(ALLOWED)}; convert it first (nothing is converted silently)"
+            )
+            raise SSMError(msg)
+    single = [backend.dtype_name(x) in ("float32", "complex64") for x in named.values()]
+    if any(single) and not all(single):
+        found = ", ".join(f"{name} {backend.dtype_name(x)}" for name, x in named.items())
+        msg = f"{owner}: arrays of one precision expected, got {found}; convert one of them"
+        raise SSMError(msg)
+
+
+def check_shape(owner: str, name: str, x: Array, expected: str, ok: bool) -> None:
+    """Raise SSMError naming the shape found and the one expected unless ``ok``."""
+    if not ok:
+        msg = f"{owner}: {name} has shape {tuple(x.shape)}; expected {expected}"
+        raise SSMError(msg)
+
+
+def check_reset(owner: str, reset: Array | None, u: Array) -> None:
+    """Raise SSMError unless ``reset`` is boolean, of u's library, and broadcasts to (..., L)."""
+    if reset is None:
+        return
+    xp = arrays.namespace(reset, u)
+    if reset.dtype != xp.bool:
+        msg = f"{owner}: reset has dtype {backend.dtype_name(reset)}; expected bool"
+        raise SSMError(msg)
+    target = tuple(u.shape[:-1])
+    ok = reset.ndim >= 1 and reset.shape[-1] == target[-1] and _broadcasts(reset.shape, target)
+    check_shape(owner, "reset", reset, f"(..., L) = {target}", ok)
+
+
+def check_initial(owner: str, initial: Array | None, expected: tuple[int, ...]) -> None:
+    """Raise SSMError unless ``initial`` has exactly the shape of one state per sequence."""
+    if initial is not None:
+        ok = tuple(initial.shape) == expected
+        check_shape(owner, "initial", initial, str(expected), ok)
+
+
+def _broadcasts(shape: Any, target: tuple[int, ...]) -> bool:
+    if len(shape) > len(target):
+        return False
+    pairs = zip(reversed(tuple(shape)), reversed(target), strict=False)
+    return all(s in (1, t) for s, t in pairs)
+
+
+def broadcasts_to(x: Array, target: tuple[int, ...]) -> bool:
+    """Whether ``x`` broadcasts to exactly ``target``."""
+    return _broadcasts(x.shape, target)

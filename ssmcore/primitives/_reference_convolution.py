@@ -1,0 +1,49 @@
+"""Reference convolutions in the array API standard."""
+
+from __future__ import annotations
+
+from ssmcore import arrays
+from ssmcore.typing import Array
+
+__all__ = ["causal_convolution", "short_convolution"]
+
+
+def _fft_length(shortest: int) -> int:
+    """Return the smallest of 2^k, 3 2^k, 5 2^k, 9 2^k, 15 2^k that is at least ``shortest``."""
+    candidates = (odd << max(0, (-(-shortest // odd) - 1).bit_length()) for odd in (1, 3, 5, 9, 15))
+    return min(candidates)
+
+
+def causal_convolution(u: Array, kernel: Array) -> Array:
+    """See ssmcore.causal_convolution."""
+    xp = arrays.namespace(u, kernel)
+    length, taps = u.shape[-2], min(u.shape[-2], kernel.shape[-2])
+    if length == 0 or taps == 0:
+        return u * xp.zeros(kernel.shape[-1:], dtype=kernel.dtype, device=arrays.device(u))
+    kernel = kernel[..., :taps, :]
+    n = _fft_length(length + taps - 1)
+    if arrays.is_complex(u) or arrays.is_complex(kernel):
+        dtype = arrays.complex_dtype(xp, arrays.real_dtype(xp, u.dtype))
+        u_hat = xp.fft.fft(xp.astype(u, dtype, copy=False), n=n, axis=-2)
+        kernel_hat = xp.fft.fft(xp.astype(kernel, dtype, copy=False), n=n, axis=-2)
+        y = xp.fft.ifft(u_hat * kernel_hat, n=n, axis=-2)
+    else:
+        product = xp.fft.rfft(u, n=n, axis=-2) * xp.fft.rfft(kernel, n=n, axis=-2)
+        y = xp.fft.irfft(product, n=n, axis=-2)
+    return y[..., :length, :]
+
+
+def short_convolution(
+    u: Array, weight: Array, bias: Array | None, state: Array | None
+) -> tuple[Array, Array]:
+    """See ssmcore.short_convolution."""
+    xp = arrays.namespace(u, weight)
+    taps, length = weight.shape[0], u.shape[-2]
+    if state is None:
+        shape = (*u.shape[:-2], taps - 1, u.shape[-1])
+        state = xp.zeros(shape, dtype=u.dtype, device=arrays.device(u))
+    past = xp.concat((state, u), axis=-2)
+    y = xp.zeros_like(u)
+    for k in range(taps):
+        y = y + weight[k, :] * past[..., k : k + length, :]
+    return (y if bias is None else y + bias), past[..., length:, :]

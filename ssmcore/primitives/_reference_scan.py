@@ -1,0 +1,156 @@
+"""Reference scans: parallel prefix in the array API standard, O(L) work, O(log L) levels.
+
+Time is axis 0 inside this file. Pairs of neighbouring steps are combined, the half as long
+sequence is scanned, and the states in between are filled in (odd-even reduction; Blelloch 1990).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ssmcore import arrays, powers
+from ssmcore.typing import Array
+
+__all__ = ["constant_prefix", "diagonal_scan", "linear_scan", "selective_scan", "varying_prefix"]
+
+
+def _interleave(even: Array, odd: Array) -> Array:
+    """Return even[0], odd[0], even[1], odd[1], ... along axis 0."""
+    xp = arrays.namespace(even, odd)
+    n = odd.shape[0]
+    mixed = xp.reshape(xp.stack((even[:n, ...], odd), axis=1), (2 * n, *odd.shape[1:]))
+    return mixed if even.shape[0] == n else xp.concat((mixed, even[n:, ...]), axis=0)
+
+
+def varying_prefix(a: Array, b: Array) -> Array:
+    """Return h_t = a_t h_{t-1} + b_t, h_{-1} = 0, along axis 0; ``a`` broadcasts against ``b``."""
+    length = b.shape[0]
+    if length < 2:
+        return b
+    xp = arrays.namespace(a, b)
+    end = length - length % 2
+    a_left, a_right = a[0:end:2, ...], a[1:end:2, ...]
+    odd = varying_prefix(a_right * a_left, a_right * b[0:end:2, ...] + b[1:end:2, ...])
+    even = a[2::2, ...] * odd[: (length - 1) // 2, ...] + b[2::2, ...]
+    return _interleave(xp.concat((b[:1, ...], even), axis=0), odd)
+
+
+def constant_prefix(
+    advance: Callable[[int, Array], Array], keep: Array | None, b: Array, level: int = 0
+) -> Array:
+    """Return h_t = A keep_t h_{t-1} + b_t along axis 0, for a constant transition A.
+
+    ``advance(k, x)`` is A^(2^k) x; ``keep`` (0 where the state restarts) broadcasts against ``b``.
+    """
+    length = b.shape[0]
+    if length < 2:
+        return b
+    xp = arrays.namespace(b)
+    end = length - length % 2
+
+    def carried(x: Array, first: int, last: int | None) -> Array:
+        moved = advance(level, x)
+        return moved if keep is None else keep[first:last:2, ...] * moved
+
+    pair = carried(b[0:end:2, ...], 1, end) + b[1:end:2, ...]
+    pair_keep = None if keep is None else keep[1:end:2, ...] * keep[0:end:2, ...]
+    odd = constant_prefix(advance, pair_keep, pair, level + 1)
+    even = carried(odd[: (length - 1) // 2, ...], 2, None) + b[2::2, ...]
+    return _interleave(xp.concat((b[:1, ...], even), axis=0), odd)
+
+
+def _flip(x: Array | None, axis: int) -> Array | None:
+    return None if x is None else arrays.namespace(x).flip(x, axis=axis)
+
+
+def linear_scan(
+    a: Array, b: Array, initial: Array | None, *, reset: Array | None, reverse: bool
+) -> Array:
+    """See ssmcore.linear_scan."""
+    if b.shape[-2] == 0:
+        return b
+    if not reverse:
+        return _forward_scan(a, b, initial, reset)
+    turned = a if a.ndim < 2 else _flip(a, -2)
+    return _flip(_forward_scan(turned, _flip(b, -2), initial, _flip(reset, -1)), -2)
+
+
+def _forward_scan(a: Array, b: Array, initial: Array | None, reset: Array | None) -> Array:
+    xp = arrays.namespace(a, b)
+    real = arrays.real_dtype(xp, b.dtype)
+    keep = None if reset is None else xp.astype(~reset, real)[..., None]
+    first = a if a.ndim < 2 else a[..., :1, :]
+    if initial is not None:
+        carried = first * initial[..., None, :]
+        carried = carried if keep is None else keep[..., :1, :] * carried
+        b = xp.concat((b[..., :1, :] + carried, b[..., 1:, :]), axis=-2)
+    in_time = xp.moveaxis(b, -2, 0)
+    keep_in_time = None if keep is None else xp.moveaxis(keep, -2, 0)
+    if a.ndim < 2 or a.shape[-2] == 1:
+        levels = powers.squares(first if a.ndim < 2 else first[..., 0, :], b.shape[-2].bit_length())
+        h = constant_prefix(lambda k, x: levels[k] * x, keep_in_time, in_time)
+    else:
+        h = varying_prefix(xp.moveaxis(a if keep is None else keep * a, -2, 0), in_time)
+    return xp.moveaxis(h, 0, -2)
+
+
+def _read(C: Array, h: Array, channels: bool) -> Array:
+    """Return Re(C h): ``channels`` sums each channel's own states, else mixes all."""
+    xp = arrays.namespace(C, h)
+    y = xp.sum(C * h, axis=-1) if channels else h @ xp.matrix_transpose(C)
+    return xp.real(y) if arrays.is_complex(y) else y
+
+
+def diagonal_scan(
+    a: Array,
+    B: Array,
+    C: Array,
+    u: Array,
+    initial: Array | None,
+    *,
+    reset: Array | None,
+    reverse: bool,
+) -> tuple[Array, Array | None]:
+    """See ssmcore.diagonal_scan."""
+    xp = arrays.namespace(a, B, C, u)
+    channels = a.ndim == 2
+    if channels:
+        drive = B * u[..., None]
+    else:
+        drive = xp.astype(u, B.dtype, copy=False) @ xp.matrix_transpose(B)
+    flat = xp.reshape(drive, (*u.shape[:-1], -1))
+    start = None if initial is None else xp.reshape(initial, (*u.shape[:-2], -1))
+    h = linear_scan(xp.reshape(a, (-1,)), flat, start, reset=reset, reverse=reverse)
+    h = xp.reshape(h, drive.shape)
+    y = _read(C, h, channels)
+    if u.shape[-2] == 0:
+        return y, initial
+    last = 0 if reverse else u.shape[-2] - 1
+    return y, h[..., last, :, :] if channels else h[..., last, :]
+
+
+def selective_scan(
+    u: Array,
+    delta: Array,
+    A: Array,
+    B: Array,
+    C: Array,
+    D: Array | None,
+    *,
+    initial: Array | None,
+    reset: Array | None,
+) -> tuple[Array, Array | None]:
+    """See ssmcore.selective_scan."""
+    xp = arrays.namespace(u, delta, A, B, C)
+    B_t = B if B.ndim == u.ndim + 1 else B[..., None, :]
+    C_t = C if C.ndim == u.ndim + 1 else C[..., None, :]
+    shape = (*u.shape, A.shape[-1])
+    flat = (*u.shape[:-1], -1)
+    a = xp.exp(delta[..., None] * A)
+    b = xp.broadcast_to((delta * u)[..., None] * B_t, shape)
+    start = None if initial is None else xp.reshape(initial, (*u.shape[:-2], -1))
+    h = linear_scan(xp.reshape(a, flat), xp.reshape(b, flat), start, reset=reset, reverse=False)
+    h = xp.reshape(h, shape)
+    y = _read(C_t, h, channels=True) * (2.0 if arrays.is_complex(h) else 1.0)
+    y = y if D is None else y + D * u
+    return y, h[..., -1, :, :] if u.shape[-2] else initial

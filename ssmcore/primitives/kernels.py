@@ -1,0 +1,112 @@
+"""Convolution kernels of diagonal and diagonal-plus-low-rank systems."""
+
+from __future__ import annotations
+
+from ssmcore.errors import SSMError
+from ssmcore.primitives._checks import check_precision, check_shape
+from ssmcore.primitives.dispatch import implementation
+from ssmcore.typing import Array
+
+__all__ = ["diagonal_kernel", "dplr_kernel"]
+
+
+def _check_length(owner: str, length: int) -> None:
+    if not isinstance(length, int) or length < 0:
+        msg = f"{owner}: length is {length!r}; expected a whole number of steps, at least 0"
+        raise SSMError(msg)
+
+
+def diagonal_kernel(a: Array, coefficients: Array, length: int) -> Array:
+    """Return the kernel of H diagonal single-input single-output systems.
+
+    K_l = Re(sum_n coefficients_n a_n^l), l = 0..length-1: a Vandermonde product.
+
+    Parameters
+    ----------
+    a : (H, N), real or complex, float32 or float64 precision
+        Diagonal of the discrete transition.
+    coefficients : (H, N), dtype of ``a``
+        C_n B_n, with the factor 2 of conjugate pairs where there is one.
+    length : int
+
+    Returns
+    -------
+    K : (length, H) real.
+
+    Raises
+    ------
+    SSMError
+        Shapes that do not fit, mixed libraries or precisions, integer or half dtypes, bad length.
+
+    Notes
+    -----
+    The powers are taken of ``a`` itself, not of a separate logarithm, so that the kernel, the
+    scan and the recurrence run the very same transition; each power is correct to a few ulp.
+    O(H N length) operations, O(H N sqrt(length) + H length) memory. Source: S4D (Gu et al. 2022),
+    equation 7.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ssmcore as ssm
+    >>> ssm.diagonal_kernel(np.asarray([[0.5]]), np.asarray([[1.0]]), 3)[:, 0]
+    array([1.  , 0.5 , 0.25])
+    """
+    owner = "diagonal_kernel"
+    check_precision(owner, a=a, coefficients=coefficients)
+    check_shape(owner, "a", a, "(H, N)", a.ndim == 2)
+    same = tuple(coefficients.shape) == tuple(a.shape)
+    check_shape(owner, "coefficients", coefficients, str(tuple(a.shape)), same)
+    _check_length(owner, length)
+    return implementation(owner, a, coefficients)(a, coefficients, length)
+
+
+def dplr_kernel(dt: Array, Lambda: Array, P: Array, B: Array, C: Array, length: int) -> Array:
+    """Return the kernel of H systems A = diag(Lambda) - P P*, discretised by the bilinear rule.
+
+    K_l = 2 Re(C A_bar^l B_bar), A_bar = (I - dt/2 A)^-1 (I + dt/2 A), B_bar = (I - dt/2 A)^-1 dt B,
+    all on the conjugate-expanded space, of which half is stored.
+
+    Parameters
+    ----------
+    dt : (H,) real
+    Lambda : (H, N) complex, same precision
+    P : (r, H, N) complex, rank r from 0
+    B : (H, N) complex
+    C : (H, N) complex, the true output vector, whatever the length
+    length : int
+
+    Returns
+    -------
+    K : (length, H), dtype of ``dt``.
+
+    Raises
+    ------
+    SSMError
+        Shapes that do not fit, mixed libraries or precisions, integer or half dtypes, bad length.
+
+    Notes
+    -----
+    Generating function at the roots of unity, a Cauchy product per node, the low rank by the
+    Woodbury identity, one inverse FFT; C (I - A_bar^L) is formed here. omega = -1 is an ordinary
+    node (see the reference). O(H N (L + N^2 log L)) operations, O(H N L) memory in the reference.
+    Source: S4 (Gu, Goel, Re 2022), Algorithm 1 and appendix C.3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ssmcore as ssm
+    >>> lam, one, none = np.asarray([[-1.0 + 0j]]), np.ones((1, 1), complex), np.ones((0, 1, 1), complex)
+    >>> ssm.dplr_kernel(np.asarray([1.0]), lam, none, one, one, 3)[:, 0].round(12)
+    array([1.33333333, 0.44444444, 0.14814815])
+    """
+    owner = "dplr_kernel"
+    check_precision(owner, dt=dt, Lambda=Lambda, P=P, B=B, C=C)
+    check_shape(owner, "Lambda", Lambda, "(H, N)", Lambda.ndim == 2)
+    H, N = Lambda.shape
+    check_shape(owner, "dt", dt, f"({H},)", tuple(dt.shape) == (H,))
+    check_shape(owner, "P", P, f"(r, {H}, {N})", P.ndim == 3 and tuple(P.shape[1:]) == (H, N))
+    for name, x in (("B", B), ("C", C)):
+        check_shape(owner, name, x, str((H, N)), tuple(x.shape) == (H, N))
+    _check_length(owner, length)
+    return implementation(owner, dt, Lambda)(dt, Lambda, P, B, C, length)

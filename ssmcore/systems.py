@@ -1,0 +1,457 @@
+"""Discrete systems: what every model becomes, and what one engine runs.
+
+All of them follow one convention: the output sees the state after the current input,
+x_t = A_bar x_{t-1} + B_bar u_t, y_t = C x_t + D u_t. A half spectrum (``pairs``) stores one of each
+conjugate pair; its output is 2 Re(C x).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeAlias
+
+from ssmcore import arrays, powers
+from ssmcore.discretization import apply_method
+from ssmcore.primitives import (
+    causal_convolution,
+    diagonal_kernel,
+    diagonal_scan,
+    dplr_kernel,
+    linear_scan,
+    selective_scan,
+)
+from ssmcore.primitives._reference_kernel import bilinear_real, real_dplr
+from ssmcore.primitives._reference_scan import constant_prefix
+from ssmcore.typing import Array
+
+__all__ = [
+    "DPLRSystem",
+    "DenseSystem",
+    "DiagonalSystem",
+    "SelectiveSystem",
+    "StateSpace",
+    "System",
+    "TimeVaryingSystem",
+]
+
+
+class StateSpace(NamedTuple):
+    """A plain real discrete system, as control tools want it.
+
+    A (..., n, n), B (..., n, m), C (..., p, n), D (..., p, m); H separate systems have a leading
+    axis H and m = p = 1.
+    """
+
+    A: Array
+    B: Array
+    C: Array
+    D: Array
+
+
+def _rotations(a: Array) -> Array:
+    """Return [[Re a, -Im a], [Im a, Re a]] as a real matrix of a complex diagonal (..., n)."""
+    xp = arrays.namespace(a)
+    eye = xp.eye(a.shape[-1], dtype=xp.real(a).dtype, device=arrays.device(a))
+    re, im = eye * xp.real(a)[..., None], eye * xp.imag(a)[..., None]
+    top, bottom = xp.concat((re, -im), axis=-1), xp.concat((im, re), axis=-1)
+    return xp.concat((top, bottom), axis=-2)
+
+
+def _stack(z: Array, axis: int = -1, sign: float = 1.0) -> Array:
+    """Return (Re z, sign Im z) one after the other along ``axis``."""
+    xp = arrays.namespace(z)
+    return xp.concat((xp.real(z), sign * xp.imag(z)), axis=axis)
+
+
+def _unstack(x: Array) -> Array:
+    """Undo ``_stack``: (..., 2n) real to (..., n) complex."""
+    n = x.shape[-1] // 2
+    return x[..., :n] + x[..., n:] * 1j
+
+
+def _per_channel(table: Array, x: Array) -> Array:
+    """Return sum_n table[h, l, n] x[..., h, n] as (..., L, H)."""
+    xp = arrays.namespace(table, x)
+    flat = xp.reshape(x, (-1, *x.shape[-2:]))
+    y = table @ xp.permute_dims(flat, (1, 2, 0))
+    return xp.reshape(xp.permute_dims(y, (2, 1, 0)), (*x.shape[:-2], table.shape[1], x.shape[-2]))
+
+
+def _gather(table: Array, u: Array) -> Array:
+    """Return sum_l table[h, l, n] u[..., l, h] as (..., H, N)."""
+    xp = arrays.namespace(table, u)
+    flat = xp.reshape(u, (-1, *u.shape[-2:]))
+    x = xp.permute_dims(xp.astype(flat, table.dtype, copy=False), (2, 0, 1)) @ table
+    return xp.reshape(xp.permute_dims(x, (1, 0, 2)), (*u.shape[:-2], u.shape[-1], table.shape[-1]))
+
+
+def _real(y: Array) -> Array:
+    return arrays.namespace(y).real(y) if arrays.is_complex(y) else y
+
+
+@dataclass(frozen=True)
+class DiagonalSystem:
+    """Time-invariant diagonal system: S4D, S5, LRU.
+
+    a (H, N) with B, C (H, N): H separate systems; or a (P,) with B (P, H), C (H, P): one system
+    mixing all channels. D (H,). ``pairs``: half spectrum, output 2 Re(C x).
+    """
+
+    a: Array
+    B: Array
+    C: Array
+    D: Array
+    pairs: bool
+
+    time_varying = False
+
+    @property
+    def dtype(self) -> Any:
+        """Real dtype the system runs in."""
+        return self.D.dtype
+
+    @property
+    def channels(self) -> bool:
+        """Whether each channel has its own states."""
+        return bool(self.a.ndim == 2)
+
+    @property
+    def _C(self) -> Array:
+        return 2.0 * self.C if self.pairs else self.C
+
+    def state(self, stored: Array) -> Array:
+        """Return the state in the system's own form from its real pair form."""
+        return arrays.join(stored) if arrays.is_complex(self.a) else stored
+
+    def stored(self, x: Array) -> Array:
+        """Undo ``state``."""
+        return arrays.split(x) if arrays.is_complex(self.a) else x
+
+    def step(self, x: Array, u: Array) -> tuple[Array, Array]:
+        """Return (x_t, C x_t) from x_{t-1} and u_t (..., H)."""
+        xp = arrays.namespace(x, u)
+        if self.channels:
+            x = self.a * x + self.B * u[..., None]
+            return x, _real(xp.sum(self._C * x, axis=-1))
+        x = self.a * x + xp.astype(u, self.B.dtype, copy=False) @ xp.matrix_transpose(self.B)
+        return x, _real(x @ xp.matrix_transpose(self._C))
+
+    def scan(self, u: Array, x: Array, reset: Array | None) -> tuple[Array, Array]:
+        """Return outputs C x_t (..., L, H) and the last state, by a parallel scan."""
+        out: tuple[Array, Array] = diagonal_scan(
+            self.a, self.B, self._C, u, x, reset=reset, return_state=True
+        )
+        return out
+
+    def convolve(self, u: Array, x: Array) -> Array:
+        """Return outputs C x_t (..., L, H) from kernel and FFT, the initial state included."""
+        xp = arrays.namespace(u)
+        L = u.shape[-2]
+        if not self.channels:
+            drive = xp.astype(u, self.B.dtype, copy=False) @ xp.matrix_transpose(self.B)
+            table = powers.powers(self.a, L)
+            states = causal_convolution(drive, table) + table * (self.a * x)[..., None, :]
+            return _real(states @ xp.matrix_transpose(self._C))
+        forced = causal_convolution(u, diagonal_kernel(self.a, self._C * self.B, L))
+        observe = xp.permute_dims(self._C * self.a * powers.powers(self.a, L), (1, 0, 2))
+        return forced + _real(_per_channel(observe, x))
+
+    def accumulate(self, backwards: Array) -> Array:
+        """Return sum_j A^j B v_j for inputs ``backwards`` = v (..., L, H), newest first."""
+        xp = arrays.namespace(backwards)
+        table = powers.powers(self.a, backwards.shape[-2])
+        if self.channels:
+            return self.B * _gather(xp.permute_dims(table, (1, 0, 2)), backwards)
+        drive = xp.astype(backwards, self.B.dtype, copy=False) @ xp.matrix_transpose(self.B)
+        return xp.sum(table * drive, axis=-2)
+
+    def advance(self, count: int) -> Callable[[int, Array], Array]:
+        """Return f with f(k, x) = A^(2^k) x for k < count."""
+        levels = powers.squares(self.a, count)
+        return lambda k, x: levels[k] * x
+
+    def to_dense(self) -> StateSpace:
+        """Return plain real matrices; for tests, analysis and control tools."""
+        xp = arrays.namespace(self.a)
+        eye = xp.eye(self.D.shape[0], dtype=self.dtype, device=arrays.device(self.D))
+        complex_ = arrays.is_complex(self.a)
+        A = _rotations(self.a) if complex_ else _diagonal(self.a)
+        if self.channels:
+            B = _stack(self.B)[..., None] if complex_ else self.B[..., None]
+            C = _stack(self._C, sign=-1.0) if complex_ else self._C
+            return StateSpace(A, B, C[:, None, :], self.D[:, None, None])
+        B = _stack(self.B, axis=0) if complex_ else self.B
+        C = _stack(self._C, sign=-1.0) if complex_ else self._C
+        return StateSpace(A, B, C, eye * self.D)
+
+
+def _diagonal(a: Array) -> Array:
+    xp = arrays.namespace(a)
+    return xp.eye(a.shape[-1], dtype=a.dtype, device=arrays.device(a)) * a[..., None]
+
+
+@dataclass(frozen=True)
+class DenseSystem:
+    """Time-invariant dense real systems, one per channel: LSSL, and the oracle of the others.
+
+    A (H, N, N), B (H, N), C (H, N), D (H,).
+    """
+
+    A: Array
+    B: Array
+    C: Array
+    D: Array
+
+    time_varying = False
+
+    @property
+    def dtype(self) -> Any:
+        """Real dtype the system runs in."""
+        return self.D.dtype
+
+    def state(self, stored: Array) -> Array:
+        """Return the state in the system's own form (it is real already)."""
+        return stored
+
+    def stored(self, x: Array) -> Array:
+        """Undo ``state``."""
+        return x
+
+    def step(self, x: Array, u: Array) -> tuple[Array, Array]:
+        """Return (x_t, C x_t) from x_{t-1} and u_t (..., H)."""
+        xp = arrays.namespace(x, u)
+        x = (self.A @ x[..., None])[..., 0] + self.B * u[..., None]
+        return x, xp.sum(self.C * x, axis=-1)
+
+    def scan(self, u: Array, x: Array, reset: Array | None) -> tuple[Array, Array]:
+        """Return outputs C x_t (..., L, H) and the last state, by a parallel scan."""
+        xp = arrays.namespace(u)
+        keep = None if reset is None else xp.astype(~reset, u.dtype)[..., None, None]
+        carried = (self.A @ x[..., None])[..., 0][..., None, :, :]
+        carried = carried if keep is None else keep[..., :1, :, :] * carried
+        drive = self.B * u[..., None]
+        drive = xp.concat((drive[..., :1, :, :] + carried, drive[..., 1:, :, :]), axis=-3)
+        keep_in_time = None if keep is None else xp.moveaxis(keep, -3, 0)
+        advance = self.advance(u.shape[-2].bit_length())
+        h = xp.moveaxis(constant_prefix(advance, keep_in_time, xp.moveaxis(drive, -3, 0)), 0, -3)
+        return xp.sum(self.C * h, axis=-1), h[..., -1, :, :]
+
+    def convolve(self, u: Array, x: Array) -> Array:
+        """Return outputs C x_t (..., L, H) from kernel and FFT, the initial state included."""
+        xp = arrays.namespace(u)
+        kernel = xp.sum(self.C[..., None] * powers.krylov(self.A, self.B, u.shape[-2]), axis=-2)
+        return causal_convolution(u, xp.matrix_transpose(kernel)) + self.free(x, u.shape[-2])
+
+    def free(self, x: Array, length: int) -> Array:
+        """Return C A^(t+1) x, t = 0..length-1: the output of a state left alone (..., L, H)."""
+        xp = arrays.namespace(x)
+        transposed = xp.matrix_transpose(self.A)
+        first = (transposed @ self.C[..., None])[..., 0]
+        return _per_channel(xp.matrix_transpose(powers.krylov(transposed, first, length)), x)
+
+    def accumulate(self, backwards: Array) -> Array:
+        """Return sum_j A^j B v_j for inputs ``backwards`` = v (..., L, H), newest first."""
+        xp = arrays.namespace(backwards)
+        table = powers.krylov(self.A, self.B, backwards.shape[-2])
+        return _gather(xp.matrix_transpose(table), backwards)
+
+    def advance(self, count: int) -> Callable[[int, Array], Array]:
+        """Return f with f(k, x) = A^(2^k) x for k < count."""
+        levels = powers.matrix_squares(self.A, count)
+        return lambda k, x: (levels[k] @ x[..., None])[..., 0]
+
+    def to_dense(self) -> StateSpace:
+        """Return plain real matrices with a leading axis H."""
+        return StateSpace(self.A, self.B[..., None], self.C[:, None, :], self.D[:, None, None])
+
+
+@dataclass(frozen=True)
+class DPLRSystem:
+    """S4: A = diag(Lambda) - P P*, bilinear, one per channel, half of the conjugate pairs stored.
+
+    dt (H,), Lambda, B, C (H, N) complex, P (r, H, N) complex, D (H,).
+    """
+
+    dt: Array
+    Lambda: Array
+    P: Array
+    B: Array
+    C: Array
+    D: Array
+
+    time_varying = False
+
+    @property
+    def dtype(self) -> Any:
+        """Real dtype the system runs in."""
+        return self.D.dtype
+
+    def state(self, stored: Array) -> Array:
+        """Return the complex state from its real pair form."""
+        return arrays.join(stored)
+
+    def stored(self, x: Array) -> Array:
+        """Undo ``state``."""
+        return arrays.split(x)
+
+    def _inner(self, x: Array, y: Array) -> Array:
+        """Return Re sum_n conj(x_n) y_n over the stored half, times 2: the full inner product."""
+        xp = arrays.namespace(x, y)
+        return 2.0 * xp.sum(xp.real(x) * xp.real(y) + xp.imag(x) * xp.imag(y), axis=-1)
+
+    def step(self, x: Array, u: Array) -> tuple[Array, Array]:
+        """Return (x_t, C x_t) in O(r^2 N): the implicit half by the Woodbury identity.
+
+        (2/dt - A) x_t = (2/dt + A) x_{t-1} + 2 B u_t.
+        """
+        xp = arrays.namespace(x, u)
+        rank = range(self.P.shape[0])
+        P = [self.P[j, ...] for j in rank]
+        inverse = 1.0 / (2.0 / self.dt[:, None] - self.Lambda)
+        w = (2.0 / self.dt[:, None] + self.Lambda) * x + 2.0 * self.B * u[..., None]
+        for j in rank:
+            w = w - P[j] * self._inner(P[j], x)[..., None]
+        x = inverse * w
+        if rank:
+            rows = [xp.stack([self._inner(P[i], inverse * P[j]) for j in rank], axis=-1) for i in rank]
+            gram = xp.stack(rows, axis=-2) + xp.eye(len(rank), dtype=u.dtype, device=arrays.device(u))
+            seen = xp.stack([self._inner(P[i], x) for i in rank], axis=-1)[..., None]
+            weights = xp.linalg.solve(gram, seen)[..., 0]
+            for j in rank:
+                x = x - inverse * P[j] * weights[..., j : j + 1]
+        return x, 2.0 * xp.real(xp.sum(self.C * x, axis=-1))
+
+    def dense(self) -> DenseSystem:
+        """Return the same system on the real state (Re x, Im x)."""
+        A, gain = bilinear_real(real_dplr(self.Lambda, self.P), self.dt)
+        B = (gain @ _stack(self.B)[..., None])[..., 0]
+        return DenseSystem(A, B, 2.0 * _stack(self.C, sign=-1.0), self.D)
+
+    def scan(self, u: Array, x: Array, reset: Array | None) -> tuple[Array, Array]:
+        """Return outputs C x_t (..., L, H) and the last state, by a parallel scan."""
+        y, last = self.dense().scan(u, _stack(x), reset)
+        return y, _unstack(last)
+
+    def convolve(self, u: Array, x: Array) -> Array:
+        """Return outputs C x_t (..., L, H) from kernel and FFT, the initial state included."""
+        kernel = dplr_kernel(self.dt, self.Lambda, self.P, self.B, self.C, u.shape[-2])
+        return causal_convolution(u, kernel) + self.dense().free(_stack(x), u.shape[-2])
+
+    def accumulate(self, backwards: Array) -> Array:
+        """Return sum_j A^j B v_j for inputs ``backwards`` = v (..., L, H), newest first."""
+        return _unstack(self.dense().accumulate(backwards))
+
+    def advance(self, count: int) -> Callable[[int, Array], Array]:
+        """Return f with f(k, x) = A^(2^k) x for k < count."""
+        real = self.dense().advance(count)
+        return lambda k, x: _unstack(real(k, _stack(x)))
+
+    def to_dense(self) -> StateSpace:
+        """Return plain real matrices with a leading axis H."""
+        return self.dense().to_dense()
+
+
+@dataclass(frozen=True)
+class TimeVaryingSystem:
+    """Diagonal system with its own coefficients at every step: RG-LRU, and S6 written out.
+
+    a, B (..., L, H, N), C the same or with axes of 1, D (H,) or None. Real.
+    """
+
+    a: Array
+    B: Array
+    C: Array
+    D: Array | None
+
+    time_varying = True
+
+    @property
+    def dtype(self) -> Any:
+        """Real dtype the system runs in."""
+        return self.a.dtype
+
+    def coefficients(self) -> dict[str, Array]:
+        """Return what changes with time, each with its time axis at -3."""
+        return {"a": self.a, "B": self.B, "C": self.C}
+
+    @staticmethod
+    def step(x: Array, u: Array, now: dict[str, Array]) -> tuple[Array, Array]:
+        """Return (x_t, C_t x_t) from x_{t-1}, u_t (..., H) and this step's coefficients."""
+        x = now["a"] * x + now["B"] * u[..., None]
+        return x, arrays.namespace(x).sum(now["C"] * x, axis=-1)
+
+    def hold(self, valid: Array) -> TimeVaryingSystem:
+        """Return the system that keeps its state where ``valid`` (..., L) is False."""
+        xp = arrays.namespace(self.a)
+        mask = valid[..., None, None]
+        a = xp.where(mask, self.a, xp.ones_like(self.a))
+        return replace(self, a=a, B=xp.where(mask, self.B, xp.zeros_like(self.B)))
+
+    def scan(self, u: Array, x: Array, reset: Array | None) -> tuple[Array, Array]:
+        """Return outputs C_t x_t (..., L, H) and the last state, by a parallel scan."""
+        xp = arrays.namespace(u)
+        flat = (*u.shape[:-1], -1)
+        drive = xp.broadcast_to(self.B * u[..., None], self.a.shape)
+        start = xp.reshape(x, (*x.shape[:-2], -1))
+        h = linear_scan(xp.reshape(self.a, flat), xp.reshape(drive, flat), start, reset=reset)
+        h = xp.reshape(h, self.a.shape)
+        return xp.sum(self.C * h, axis=-1), h[..., -1, :, :]
+
+
+@dataclass(frozen=True)
+class SelectiveSystem:
+    """S6 before it is written out: delta (..., L, H), A (H, N), B, C (..., L, N), D (H,).
+
+    ``method`` is "mamba" (Euler for B, run by the fused selective scan) or "zoh".
+    """
+
+    delta: Array
+    A: Array
+    B: Array
+    C: Array
+    D: Array
+    method: str
+
+    time_varying = True
+
+    @property
+    def dtype(self) -> Any:
+        """Real dtype the system runs in."""
+        return self.A.dtype
+
+    @property
+    def a(self) -> Array:
+        """A_bar (..., L, H, N)."""
+        return self.written_out().a
+
+    def written_out(self) -> TimeVaryingSystem:
+        """Return A_bar_t and B_bar_t explicitly."""
+        a, gain = apply_method(self.A, self.delta[..., None], self.method)
+        return TimeVaryingSystem(a, gain * self.B[..., None, :], self.C[..., None, :], self.D)
+
+    def coefficients(self) -> dict[str, Array]:
+        """Return what changes with time, each with its time axis at -3."""
+        return self.written_out().coefficients()
+
+    step = staticmethod(TimeVaryingSystem.step)
+
+    def hold(self, valid: Array) -> SelectiveSystem:
+        """Return the system that keeps its state where ``valid`` (..., L) is False."""
+        xp = arrays.namespace(self.delta)
+        delta = xp.where(valid[..., None], self.delta, xp.zeros_like(self.delta))
+        return replace(self, delta=delta)
+
+    def scan(self, u: Array, x: Array, reset: Array | None) -> tuple[Array, Array]:
+        """Return outputs C_t x_t (..., L, H) and the last state, by the fused scan."""
+        if self.method != "mamba":
+            return self.written_out().scan(u, x, reset)
+        out: tuple[Array, Array] = selective_scan(
+            u, self.delta, self.A, self.B, self.C, initial=x, reset=reset, return_state=True
+        )
+        return out
+
+
+System: TypeAlias = (
+    DiagonalSystem | DenseSystem | DPLRSystem | TimeVaryingSystem | SelectiveSystem
+)
