@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from ssmcore import arrays
+from ssmcore import arrays, backend
 from ssmcore.typing import Array
 
 __all__ = ["factored_powers", "krylov", "matrix_squares", "powers", "squares"]
@@ -53,67 +53,37 @@ def _round(x: Wide) -> Array:
     return x[0][0] if len(x) == 1 else x[0][0] + x[1][0] * 1j
 
 
-def squares(a: Array, count: int) -> list[Array]:
-    """Return [a, a^2, a^4, ..., a^(2^(count-1))], each correct to about one ulp.
+def squares(a: Array, count: int) -> Array:
+    """Return a, a^2, a^4, ..., a^(2^(count-1)) on a new first axis, each correct to about one ulp.
 
     Examples
     --------
     >>> import numpy as np
-    >>> squares(np.asarray([0.5]), 3)[-1]
-    array([0.0625])
+    >>> squares(np.asarray([0.5]), 3)[:, 0]
+    array([0.5   , 0.25  , 0.0625])
     """
     wide = _widen(a)
-    out = []
-    for level in range(count):
-        out.append(_round(wide))
-        if level + 1 < count:
-            wide = _multiply(wide, wide)
-    return out
+    ticks = arrays.arange(wide[0][0], count, wide[0][0].dtype)
+
+    def square(x: Wide, _: object) -> tuple[Wide, Array]:
+        return _multiply(x, x), _round(x)
+
+    return backend.of(a).fold(square, wide, {"tick": ticks})[1]
 
 
-def _table(base: Wide, count: int) -> tuple[Wide, Wide]:
-    """Return base^0 ... base^(count-1) on a new first axis, and base^count; count = 2^k."""
-    xp = arrays.namespace(base[0][0])
-    one = xp.ones_like(base[0][0])[None, ...]
-    zero = xp.zeros_like(one)
-    table: Wide = ((one, zero),) if len(base) == 1 else ((one, zero), (zero, zero))
-    step = base
-    while table[0][0].shape[0] < count:
-        shifted = _multiply(table, tuple((h[None, ...], e[None, ...]) for h, e in step))
-        table = tuple(
-            (xp.concat((t[0], s[0]), axis=0), xp.concat((t[1], s[1]), axis=0))
-            for t, s in zip(table, shifted, strict=True)
-        )
-        step = _multiply(step, step)
-    return table, step
+def powers(a: Array, length: int) -> Array:
+    """Return a^0, a^1, ..., a^(length-1) on a new first axis.
 
-
-def factored_powers(a: Array, length: int) -> tuple[Array, Array]:
-    """Return (coarse, fine) with a^(q m + r) = coarse[q] fine[r], q m + r covering 0..length-1.
+    Built by doubling from ``squares``; the relative error is at most about 2 log2(length) ulp.
 
     Parameters
     ----------
     a : (...) float32, float64, complex64 or complex128
-    length : at least 1
+    length : int
 
     Returns
     -------
-    coarse : (Q, ...), fine : (m, ...), same dtype; m is the power of two near sqrt(length).
-        Each entry is correct to about one ulp.
-
-    Notes
-    -----
-    Cost O(sqrt(length)) multiplications in double-float per element of ``a``.
-    """
-    m = 1 << ((length - 1).bit_length() + 1) // 2
-    q = -(-length // m)
-    fine, step = _table(_widen(a), m)
-    coarse, _ = _table(step, 1 << (q - 1).bit_length())
-    return _round(coarse)[:q, ...], _round(fine)
-
-
-def powers(a: Array, length: int) -> Array:
-    """Return a^0, a^1, ..., a^(length-1) on a new first axis, correct to about three ulp.
+    (length, ...), dtype of ``a``.
 
     Examples
     --------
@@ -122,11 +92,24 @@ def powers(a: Array, length: int) -> Array:
     array([1., 2., 4., 8.])
     """
     xp = arrays.namespace(a)
-    if length == 0:
-        return xp.zeros((0, *a.shape), dtype=a.dtype, device=arrays.device(a))
-    coarse, fine = factored_powers(a, length)
-    grid = coarse[:, None, ...] * fine[None, ...]
-    return xp.reshape(grid, (-1, *a.shape))[:length, ...]
+    table = xp.ones((1, *a.shape), dtype=a.dtype, device=arrays.device(a))
+    if length < 2:
+        return table[:length, ...]
+    levels = squares(a, (length - 1).bit_length())
+    for k in range(levels.shape[0]):
+        table = xp.concat((table, table * levels[k, ...]), axis=0)
+    return table[:length, ...]
+
+
+def factored_powers(a: Array, length: int) -> tuple[Array, Array]:
+    """Return (coarse, fine) with a^(q m + r) = coarse[q] fine[r], q m + r covering 0..length-1.
+
+    Shapes (Q, ...) and (m, ...), m the power of two near sqrt(length); length at least 1.
+    """
+    shift = ((length - 1).bit_length() + 1) // 2
+    fine = powers(a, 1 << shift)
+    base = squares(a, shift + 1)[shift, ...]
+    return powers(base, -(-length // (1 << shift))), fine
 
 
 def matrix_squares(A: Array, count: int) -> list[Array]:

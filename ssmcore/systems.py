@@ -169,7 +169,7 @@ class DiagonalSystem:
     def advance(self, count: int) -> Callable[[int, Array], Array]:
         """Return f with f(k, x) = A^(2^k) x for k < count."""
         levels = powers.squares(self.a, count)
-        return lambda k, x: levels[k] * x
+        return lambda k, x: levels[k, ...] * x
 
     def to_dense(self) -> StateSpace:
         """Return plain real matrices; for tests, analysis and control tools."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,8 +11,26 @@ import array_api_compat
 import numpy as np
 
 from ssmcore.backend import Backend
+from ssmcore.primitives import REFERENCES
 
 __all__ = ["JaxBackend"]
+
+STATIC = {
+    "linear_scan": "reverse",
+    "diagonal_scan": "reverse",
+    "diagonal_kernel": "length",
+    "dplr_kernel": "length",
+}
+
+
+@functools.cache
+def _compiled() -> Mapping[str, Callable[..., Any]]:
+    import jax
+
+    return {
+        name: jax.jit(reference, static_argnames=STATIC.get(name))
+        for name, reference in REFERENCES.items()
+    }
 
 
 class JaxBackend(Backend):
@@ -36,6 +55,10 @@ class JaxBackend(Backend):
         import jax
 
         return [str(d) for d in jax.devices()]
+
+    def primitives(self) -> Mapping[str, Callable[..., Any]]:
+        """The references, each compiled by ``jax.jit`` as a whole."""
+        return _compiled()
 
     def from_numpy(self, x: np.ndarray[Any, Any], device: Any = None) -> Any:
         """Return a JAX array with a copy of ``x``."""

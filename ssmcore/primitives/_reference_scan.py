@@ -88,7 +88,7 @@ def _forward_scan(a: Array, b: Array, initial: Array | None, reset: Array | None
     keep_in_time = None if keep is None else xp.moveaxis(keep, -2, 0)
     if a.ndim < 2 or a.shape[-2] == 1:
         levels = powers.squares(first if a.ndim < 2 else first[..., 0, :], b.shape[-2].bit_length())
-        h = constant_prefix(lambda k, x: levels[k] * x, keep_in_time, in_time)
+        h = constant_prefix(lambda k, x: levels[k, ...] * x, keep_in_time, in_time)
     else:
         h = varying_prefix(xp.moveaxis(a if keep is None else keep * a, -2, 0), in_time)
     return xp.moveaxis(h, 0, -2)
