@@ -128,7 +128,10 @@ def sigmoid(x: Array) -> Array:
 
 
 def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
-    """Return s = fl(a + b) and the exact rounding error e, so that s + e = a + b (Knuth)."""
+    """Return s = fl(a + b) and the exact rounding error e, so that s + e = a + b (Knuth).
+
+    Neither may be a constant under ``jax.jit``: XLA folds (c + x) - c.
+    """
     s = a + b
     t = s - a
     return s, (a - (s - t)) + (b - t)
@@ -138,7 +141,9 @@ def two_product(a: Array, b: Array) -> tuple[Array, Array]:
     """Return p = fl(a b) and the exact rounding error e, so that p + e = a b (Dekker, Veltkamp).
 
     Real ``a``, ``b`` of one dtype, float32 or float64. Exact while nothing over- or underflows.
-    The derivative of e is zero, that of p the usual one.
+    The derivative of e is zero, that of p the usual one. The select around the product keeps
+    compilers (XLA on the CPU does) from contracting ``x - a * b`` into one fused operation that
+    never sees the rounding.
     """
     xp = namespace(a)
     factor = float(2 ** math.ceil(-math.log2(xp.finfo(a.dtype).eps) / 2 + 1) + 1)
@@ -146,6 +151,7 @@ def two_product(a: Array, b: Array) -> tuple[Array, Array]:
     a_high, b_high = a_high - (a_high - a), b_high - (b_high - b)
     a_low, b_low = a - a_high, b - b_high
     p = a * b
+    p = xp.where(xp.abs(p) < math.inf, p, 2.0 * p)
     return p, ((a_high * b_high - p) + a_high * b_low + a_low * b_high) + a_low * b_low
 
 
