@@ -227,6 +227,8 @@ class DenseSystem:
     def scan(self, u: Array, x: Array, reset: Array | None) -> tuple[Array, Array]:
         """Return outputs C x_t (..., L, H) and the last state, by a parallel scan."""
         xp = arrays.namespace(u)
+        if reset is not None:
+            reset = xp.broadcast_to(reset, u.shape[:-1])
         keep = None if reset is None else xp.astype(~reset, u.dtype)[..., None, None]
         carried = (self.A @ x[..., None])[..., 0][..., None, :, :]
         carried = carried if keep is None else keep[..., :1, :, :] * carried

@@ -1,2 +1,83 @@
+"""ssmcore on JAX: the same names, with the layers as frozen pytrees.
+
+JAX is imported with the first layer that is asked for, not with this package.
+
+Examples
+--------
+>>> import jax
+>>> import jax.numpy as jnp
+>>> import ssmcore_jax as ssm
+>>> layer = ssm.S5(d_model=4, d_state=16, seed=0)
+>>> grads = jax.jit(jax.grad(lambda layer, u: (layer(u) ** 2).mean()))(layer, jnp.ones((10, 4)))
+>>> layer = jax.tree.map(lambda p, g: p - 1e-3 * g, layer, grads)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ssmcore import (
+    ParamGroup,
+    SSMError,
+    causal_convolution,
+    diagonal_kernel,
+    diagonal_scan,
+    discretize,
+    dplr_kernel,
+    linear_scan,
+    move,
+    selective_scan,
+    short_convolution,
+    to_numpy,
+)
 from ssmcore_jax._backend import JaxBackend
+
+if TYPE_CHECKING:
+    from ssmcore_jax.modules import LRU, LSSL, RGLRU, S4, S4D, S5, S6, Bidirectional, Layer
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Import JAX with the first layer; SSMError, with the install hint, without JAX."""
+        import importlib
+
+        from ssmcore import backend
+
+        if name not in LAYERS:
+            msg = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(msg)
+        backend.load("jax")
+        return getattr(importlib.import_module("ssmcore_jax.modules"), name)
+
+
+__all__ = [
+    "BACKEND",
+    "LRU",
+    "LSSL",
+    "RGLRU",
+    "S4",
+    "S4D",
+    "S5",
+    "S6",
+    "Bidirectional",
+    "Layer",
+    "ParamGroup",
+    "SSMError",
+    "causal_convolution",
+    "diagonal_kernel",
+    "diagonal_scan",
+    "discretize",
+    "dplr_kernel",
+    "linear_scan",
+    "move",
+    "selective_scan",
+    "short_convolution",
+    "to_numpy",
+]
+
+LAYERS = ("LRU", "LSSL", "RGLRU", "S4", "S4D", "S5", "S6", "Bidirectional", "Layer")
+
 BACKEND = JaxBackend()
+
+
+def __dir__() -> list[str]:
+    return __all__

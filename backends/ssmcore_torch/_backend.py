@@ -10,6 +10,7 @@ import numpy as np
 
 from ssmcore import arrays
 from ssmcore.backend import Backend
+from ssmcore.typing import Namespace
 
 __all__ = ["TorchBackend"]
 
@@ -21,6 +22,13 @@ class TorchBackend(Backend):
     library = "torch"
     install = 'pip install "ssmcore[torch]"'
     gradients = True
+
+    @property
+    def xp(self) -> Namespace:
+        """The namespace, by an import statement: torch.compile follows no importlib call."""
+        import array_api_compat.torch
+
+        return array_api_compat.torch
 
     def owns(self, x: object) -> bool:
         """Whether ``x`` is a torch tensor."""

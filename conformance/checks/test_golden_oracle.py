@@ -33,11 +33,8 @@ def selective_scan(arguments: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.
 
 
 def _per_channel(B: np.ndarray, batch: int, L: int, H: int) -> np.ndarray:
-    """Return (batch, L, H, N) from that, from (batch, L, N) or from (1, H, N)."""
-    if B.shape[:2] == (1, H) and (batch, L) != (1, H):
-        B = B[None]
-    elif B.ndim == 3:
-        B = B[:, :, None, :]
+    """Return (batch, L, H, N) from what broadcasts to it, or from (batch, L, N)."""
+    B = B[:, :, None, :] if B.ndim == 3 else B
     return np.broadcast_to(B, (batch, L, H, B.shape[-1]))
 
 

@@ -105,7 +105,7 @@ def selective_scan_arguments(
     -------
     dict
         u, delta (batch, L, H); A (H, N); B, C as (batch, L, N) shared, (batch, L, H, N) for
-        groups, (1, H, N) constant in time; D and z (batch, L, H) where given.
+        groups, (1, 1, H, N) constant in time; D and z (batch, L, H) where given.
 
     Raises
     ------
@@ -162,7 +162,7 @@ def _input_or_output(
     xp = namespace(B)
     (batch, H, L), N = u_shape, A_shape[1]
     if B.ndim == 2 and tuple(B.shape) == (H, N):
-        return B[None, :, :]
+        return B[None, None, :, :]
     length = 2 * L if complex_pairs else L
     groups = B.shape[1] if B.ndim == 4 else 1
     shared = tuple(B.shape) == (batch, N, length)

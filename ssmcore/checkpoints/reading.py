@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssmcore import layers
 from ssmcore.arrays import leaves
 from ssmcore.errors import SSMError
+from ssmcore.layers import Layer
 from ssmcore.typing import Params
 
 __all__ = ["Reading", "check_keys", "check_shapes", "float64", "join", "nearest", "select", "split"]
@@ -33,6 +35,26 @@ class Reading(NamedTuple):
     model: str
     options: dict[str, Any]
     params: Params
+
+    def layer(self) -> Layer:
+        """Return the layer that runs ``params``.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from ssmcore.checkpoints import Reading
+        >>> Reading("LRU", {"d_model": 2, "d_state": 4}, {}).layer()
+        LRU(d_model=2, d_state=4, r_min=0.0, r_max=1.0, max_phase=6.28)
+        """
+        if self.model != "Bidirectional":
+            return _layer(self.model, self.options)
+        inner = _layer(self.options["inner"], self.options["inner_options"])
+        return layers.Bidirectional.of(inner, skip_current=self.options["skip_current"])
+
+
+def _layer(model: str, options: Mapping[str, Any]) -> Layer:
+    kind: type[Layer] = getattr(layers, model)
+    return kind(**options)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -59,6 +59,11 @@ def constant_prefix(
     return _interleave(xp.concat((b[:1, ...], even), axis=0), odd)
 
 
+def _led(x: Array, ndim: int) -> Array:
+    """Return ``x`` with leading axes of 1 up to ``ndim`` axes, so that time can come first."""
+    return arrays.namespace(x).reshape(x, (*([1] * (ndim - x.ndim)), *x.shape))
+
+
 def _flip(x: Array | None, axis: int) -> Array | None:
     return None if x is None else arrays.namespace(x).flip(x, axis=axis)
 
@@ -78,7 +83,8 @@ def linear_scan(
 def _forward_scan(a: Array, b: Array, initial: Array | None, reset: Array | None) -> Array:
     xp = arrays.namespace(a, b)
     real = arrays.real_dtype(xp, b.dtype)
-    keep = None if reset is None else xp.astype(~reset, real)[..., None]
+    keep = None if reset is None else xp.astype(~_led(reset, b.ndim - 1), real)[..., None]
+    a = a if a.ndim < 2 else _led(a, b.ndim)
     first = a if a.ndim < 2 else a[..., :1, :]
     if initial is not None:
         carried = first * initial[..., None, :]
