@@ -55,7 +55,8 @@ def check_writable(path: str | Path | None) -> None:
     if path is None:
         return
     path = Path(path)
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+    odd = path.exists() and not path.is_file()
+    if odd or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         msg = f"{path}: cannot write a file there; expected a file name in a writable folder"
         raise SSMError(msg)
 

@@ -283,7 +283,14 @@ def _cross(x: Array, source: Backend, target: Backend, device: Any) -> Array:
     if device is None and "numpy" not in (source.name, target.name):
         try:
             return target.xp.asarray(target.xp.from_dlpack(x), copy=True)
-        except (AttributeError, BufferError, NotImplementedError, RuntimeError, TypeError, ValueError):
+        except (
+            AttributeError,
+            BufferError,
+            NotImplementedError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ):
             pass  # no shared device, gradients attached or a dtype without DLPack: by the host
     return target.from_numpy(source.to_numpy(x), device)
 

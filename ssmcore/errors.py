@@ -19,7 +19,7 @@ class SSMError(ValueError):
     >>> ssm.S4D(d_model=4, initialization="leggs")
     Traceback (most recent call last):
       ...
-    ssmcore.errors.SSMError: S4D: initialization is 'leggs'; expected one of ...; did you mean 'legs'?
+    ssmcore.errors.SSMError: S4D: initialization is 'leggs'; ...; did you mean 'legs'?
     """
 
 

@@ -98,10 +98,10 @@ class JaxBackend(Backend):
         """Switch 64-bit types on for the whole process."""
         import jax
 
-        jax.config.update("jax_enable_x64", True)
+        jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]
 
     def has_float64(self) -> bool:
         """Whether 64-bit types are on."""
         import jax
 
-        return bool(jax.config.read("jax_enable_x64"))
+        return bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]

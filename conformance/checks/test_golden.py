@@ -83,9 +83,7 @@ def _run(name: str, precision: str, mode: str) -> golden.Run:
         ("jax", "auto"),
     ],
 )
-def test_layers_reproduce_the_originals(
-    library: str, mode: str, file: str, precision: str
-) -> None:
+def test_layers_reproduce_the_originals(library: str, mode: str, file: str, precision: str) -> None:
     """Every output of ``file``, and every final state it holds, within the bar."""
     run = _run(library, precision, mode)
     errors = {
@@ -94,7 +92,9 @@ def test_layers_reproduce_the_originals(
         if id.startswith(file) and precision in case.y
     }
     worst = max(errors, key=lambda id: errors[id])
-    print(f"{library} {mode} {precision} {file}: {len(errors)} outputs, worst {errors[worst]:.1e} ({worst})")
+    print(
+        f"{library} {mode} {precision} {file}: {len(errors)} outputs, worst {errors[worst]:.1e} ({worst})"
+    )
     assert len(errors) > 3
     assert errors[worst] <= BARS[precision], f"{worst}: {errors[worst]:.1e} of the peak"
 

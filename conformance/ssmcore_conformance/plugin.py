@@ -150,16 +150,23 @@ def _load_profile(name: str) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "ssm_backend" in metafunc.fixturenames:
         metafunc.parametrize("ssm_backend", selected(metafunc.config), indirect=True)
+    if "ssm_eager" in metafunc.fixturenames:
+        names = [name for name in selected(metafunc.config) if name != "jax"]
+        metafunc.parametrize("ssm_eager", names, indirect=True)
     if "ssm_autodiff" in metafunc.fixturenames:
-        from ssmcore import backend
-
-        names = [name for name in selected(metafunc.config) if backend.load(name).gradients]
+        names = [name for name in selected(metafunc.config) if _loaded(name).gradients]
         metafunc.parametrize("ssm_autodiff", names, indirect=True)
 
 
 @pytest.fixture
 def ssm_backend(request: pytest.FixtureRequest) -> Backend:
     """Every selected backend in turn."""
+    return _loaded(request.param)
+
+
+@pytest.fixture
+def ssm_eager(request: pytest.FixtureRequest) -> Backend:
+    """Every selected backend but JAX, which would compile each random length anew."""
     return _loaded(request.param)
 
 

@@ -1,4 +1,4 @@
-"""What the tests draw: lengths, batch shapes, layouts in memory, resets, cuts of a sequence."""
+"""What the tests draw: lengths, batch shapes, numbers, resets, cuts of a sequence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-__all__ = ["BATCHES", "LENGTHS", "RESETS", "cuts", "layouts", "numbers", "resets", "transition"]
+__all__ = ["BATCHES", "LENGTHS", "RESETS", "cuts", "numbers", "resets", "transition"]
 
 Numbers = np.ndarray[Any, Any]
 LENGTHS = (0, 1, 2, 3, 5, 7, 13, 31, 32, 33, 63, 64, 65, 127)
@@ -36,20 +36,6 @@ def resets(rng: np.random.Generator, kind: str, shape: tuple[int, ...]) -> Numbe
     if kind == "none":
         return None
     return np.ones(shape, bool) if kind == "all" else rng.uniform(size=shape) < 1 / 4
-
-
-def layouts(x: Numbers) -> dict[str, Numbers]:
-    """Return the same numbers laid out in memory in other ways than the usual one."""
-    frozen = x.copy()
-    frozen.setflags(write=False)
-    wide = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)
-    wide[..., ::2] = x
-    return {
-        "read-only": frozen,
-        "strided": wide[..., ::2],
-        "Fortran": np.asfortranarray(x),
-        "backwards": np.flip(np.flip(x, -2).copy(), -2),
-    }
 
 
 @st.composite

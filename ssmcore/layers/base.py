@@ -228,7 +228,9 @@ class Layer(ABC):
         work = next(x for _, x in arrays.leaves(params)).dtype
         u = xp.astype(u, work, copy=False)
         before = self.initial_state(params, tuple(u.shape[:-2])) if state is None else state
-        y, after = self._run(params, u, before, self._mode(mode, u, reset), reset, lengths, return_state)
+        y, after = self._run(
+            params, u, before, self._mode(mode, u, reset), reset, lengths, return_state
+        )
         y = xp.astype(y, given, copy=False)
         return (y, after) if return_state else y
 
@@ -277,7 +279,7 @@ class Layer(ABC):
         check_precision(self.name, **given)
         for key, x in given.items():
             if arrays.is_complex(x):
-                msg = f"{self.name}: {key} is complex; expected a real array, complex as (re, im) pairs"
+                msg = f"{self.name}: {key} is complex; expected real, complex as (re, im) pairs"
                 raise SSMError(msg)
 
     def _check_call(
@@ -294,7 +296,10 @@ class Layer(ABC):
         first = next(x for _, x in arrays.leaves(params))
         arrays.namespace(first, u)
         check_shape(
-            self.name, "u", u, f"(..., L, {self.d_model})",
+            self.name,
+            "u",
+            u,
+            f"(..., L, {self.d_model})",
             u.ndim >= 2 and u.shape[-1] == self.d_model,
         )
         if backend.dtype_name(u) not in (backend.dtype_name(first), *HALF):
@@ -312,8 +317,8 @@ class Layer(ABC):
     def _check_mode(self, mode: str, reset: Array | None) -> None:
         if mode == "convolution" and self.time_varying:
             msg = (
-                f"{self.name}: mode 'convolution' needs a time-invariant layer, and this one varies "
-                "with its input; use 'scan' or 'recurrence'"
+                f"{self.name}: mode 'convolution' needs a time-invariant layer, and this one "
+                "varies with its input; use 'scan' or 'recurrence'"
             )
             raise SSMError(msg)
         if mode == "convolution" and reset is not None:
@@ -335,7 +340,9 @@ class Layer(ABC):
         if backend.of(lengths).concrete(lengths) and lengths.shape and 0 not in lengths.shape:
             low, high = int(xp.min(lengths)), int(xp.max(lengths))
             if low < 0 or high > u.shape[-2]:
-                msg = f"{self.name}: lengths go from {low} to {high}; expected 0 to L = {u.shape[-2]}"
+                msg = (
+                    f"{self.name}: lengths go from {low} to {high}; expected 0 to L = {u.shape[-2]}"
+                )
                 raise SSMError(msg)
 
     def _check_state(self, state: State | None, first: Array, batch: tuple[int, ...]) -> None:
@@ -350,8 +357,13 @@ class Layer(ABC):
             )
             raise SSMError(msg)
         for key, shape in expected.items():
-            check_shape(self.name, f"state[{key!r}]", state[key], str(shape),
-                        tuple(state[key].shape) == shape)
+            check_shape(
+                self.name,
+                f"state[{key!r}]",
+                state[key],
+                str(shape),
+                tuple(state[key].shape) == shape,
+            )
         check_precision(self.name, params=first, **{f"state_{k}": x for k, x in state.items()})
 
 

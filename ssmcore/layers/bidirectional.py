@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ssmcore import arrays, engine
+from ssmcore import arrays
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.layers.base import Layer, ParamGroup
 from ssmcore.systems import System
@@ -117,7 +117,9 @@ class Bidirectional(Layer):
 
     def _check_state(self, state: State | None, first: Array, batch: tuple[int, ...]) -> None:
         if state is not None:
-            msg = f"{self.name}: the backward pass needs the whole sequence, so no state can be given"
+            msg = (
+                f"{self.name}: the backward pass needs the whole sequence, so no state can be given"
+            )
             raise SSMError(msg)
 
     def _mode(self, mode: str, u: Array, reset: Array | None) -> str:
@@ -134,16 +136,16 @@ class Bidirectional(Layer):
         return_state: bool,
     ) -> tuple[Array, State | None]:
         if return_state:
-            msg = f"{self.name}: the backward pass ends at the first step, so there is no state to return"
+            msg = f"{self.name}: the backward pass ends at the first step; there is no state"
             raise SSMError(msg)
         xp = arrays.namespace(u)
         ahead, back = self._ways(params)
-        options = {"mode": mode, "lengths": lengths}
-        y = self.layer(ahead, u, reset=reset, **options)
-        turned = _turn(u, lengths)
-        z = _turn(self.layer(back, turned, reset=_turned_reset(reset, u, lengths), **options), lengths)
+        y = self.layer(ahead, u, mode=mode, reset=reset, lengths=lengths)
+        starts = _turned_reset(reset, u, lengths)
+        z = self.layer(back, _turn(u, lengths), mode=mode, reset=starts, lengths=lengths)
+        z = _turn(z, lengths)
         if self.skip_current:
-            z = _drop_current(z, reset, lengths)
+            z = _drop_current(z, reset)
         return (y + z if self.combine == "sum" else xp.concat((y, z), axis=-1)), None
 
 
@@ -163,18 +165,21 @@ def _turned_reset(reset: Array | None, u: Array, lengths: Array | None) -> Array
     if reset is None:
         return None
     xp = arrays.namespace(u, reset)
-    wide = xp.broadcast_to(reset, u.shape[:-1])
-    ends = xp.concat((wide[..., 1:], xp.zeros_like(wide[..., :1])), axis=-1)
-    number = xp.astype(ends, u.dtype)[..., None]
+    number = xp.astype(_ends(reset, u), u.dtype)[..., None]
     return _turn(number, lengths)[..., 0] > 0.5
 
 
-def _drop_current(z: Array, reset: Array | None, lengths: Array | None) -> Array:
+def _ends(reset: Array, u: Array) -> Array:
+    """Return the last step of every segment but the last one, (..., L) bool."""
+    xp = arrays.namespace(u, reset)
+    wide = xp.broadcast_to(reset, u.shape[:-1])
+    return xp.concat((wide[..., 1:], xp.zeros_like(wide[..., :1])), axis=-1)
+
+
+def _drop_current(z: Array, reset: Array | None) -> Array:
     """Shift z one step towards the past, nothing crossing a segment's end."""
     xp = arrays.namespace(z)
     later = xp.concat((z[..., 1:, :], xp.zeros_like(z[..., :1, :])), axis=-2)
-    if reset is not None:
-        wide = xp.broadcast_to(reset, z.shape[:-1])
-        ends = xp.concat((wide[..., 1:], xp.zeros_like(wide[..., :1])), axis=-1)
-        later = xp.where(ends[..., None], xp.zeros_like(later), later)
-    return later
+    if reset is None:
+        return later
+    return xp.where(_ends(reset, z)[..., None], xp.zeros_like(later), later)

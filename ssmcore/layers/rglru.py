@@ -16,7 +16,7 @@ from ssmcore import arrays, engine
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.initialization import rglru_a_param
 from ssmcore.layers.base import Layer, ParamGroup, check_count, check_positive
-from ssmcore.systems import TimeVaryingSystem
+from ssmcore.time_varying import TimeVaryingSystem
 from ssmcore.typing import Array, Params, State
 
 __all__ = ["RGLRU"]

@@ -115,7 +115,10 @@ class S4D(Layer):
         shapes = self.shapes()
         S, N = shapes["A_imag"]
         eigenvalues = s4d_eigenvalues(
-            self.initialization, self.d_state, real_scale=self.real_scale, imag_scale=self.imag_scale
+            self.initialization,
+            self.d_state,
+            real_scale=self.real_scale,
+            imag_scale=self.imag_scale,
         )
         B = np.ones(N)
         if self.initialization == "legs":

@@ -84,9 +84,7 @@ class S5(Layer):
         check_count(self.name, d_state=self.d_state, blocks=self.blocks)
         check_steps(self.name, self.dt_min, self.dt_max, self.dt_scale)
         check_choice(self.name, "discretization", self.discretization, ("zoh", "bilinear"))
-        check_choice(
-            self.name, "output_initialization", self.output_initialization, self.OUTPUTS
-        )
+        check_choice(self.name, "output_initialization", self.output_initialization, self.OUTPUTS)
         pairs_per_block = 2 if self.conj_sym else 1
         if self.d_state % (self.blocks * pairs_per_block):
             msg = (

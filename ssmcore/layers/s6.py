@@ -17,7 +17,7 @@ from ssmcore.errors import check_choice
 from ssmcore.initialization import softplus_bias
 from ssmcore.layers._continuous import check_steps
 from ssmcore.layers.base import Layer, ParamGroup, check_count, check_positive
-from ssmcore.systems import SelectiveSystem
+from ssmcore.time_varying import SelectiveSystem
 from ssmcore.typing import Array, Params
 
 __all__ = ["S6"]
@@ -84,9 +84,7 @@ class S6(Layer):
         )
         check_choice(self.name, "discretization", self.discretization, ("mamba", "zoh"))
         check_choice(self.name, "a_initialization", self.a_initialization, ("real", "half"))
-        check_choice(
-            self.name, "dt_initialization", self.dt_initialization, ("random", "constant")
-        )
+        check_choice(self.name, "dt_initialization", self.dt_initialization, ("random", "constant"))
 
     @property
     def _rank(self) -> int:
@@ -123,7 +121,7 @@ class S6(Layer):
         }
 
     def param_groups(self) -> list[ParamGroup]:
-        """A_log, D and the bias of the step size: no decay; the projections: the global settings."""
+        """A_log, D and the step size's bias: no decay; the projections: the global settings."""
         return [
             ParamGroup(("A_log", "D", "dt_proj.bias"), weight_decay=False),
             ParamGroup(("x_proj", "dt_proj.weight"), weight_decay=True, keep_float32=False),

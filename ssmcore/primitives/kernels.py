@@ -96,8 +96,8 @@ def dplr_kernel(dt: Array, Lambda: Array, P: Array, B: Array, C: Array, length: 
     --------
     >>> import numpy as np
     >>> import ssmcore as ssm
-    >>> lam, one, none = np.asarray([[-1.0 + 0j]]), np.ones((1, 1), complex), np.ones((0, 1, 1), complex)
-    >>> ssm.dplr_kernel(np.asarray([1.0]), lam, none, one, one, 3)[:, 0].round(12)
+    >>> one, no_rank = np.ones((1, 1), complex), np.ones((0, 1, 1), complex)
+    >>> ssm.dplr_kernel(np.ones(1), -one, no_rank, one, one, 3)[:, 0].round(12)
     array([1.33333333, 0.44444444, 0.14814815])
     """
     owner = "dplr_kernel"

@@ -71,7 +71,10 @@ def linear_scan(
     check_shape(owner, "b", b, "(..., L, P)", b.ndim >= 2)
     shape = tuple(b.shape)
     check_shape(
-        owner, "a", a, f"(P,), (..., 1, P) or (..., L, P) to match b {shape}",
+        owner,
+        "a",
+        a,
+        f"(P,), (..., 1, P) or (..., L, P) to match b {shape}",
         a.ndim >= 1 and broadcasts_to(a, shape),
     )
     check_initial(owner, initial, (*shape[:-2], shape[-1]))
@@ -211,7 +214,9 @@ def selective_scan(
     check_shape(owner, "u", u, "(..., L, H)", u.ndim >= 2)
     shape = tuple(u.shape)
     check_shape(owner, "delta", delta, str(shape), tuple(delta.shape) == shape)
-    check_shape(owner, "A", A, f"(H, N) with H = {shape[-1]}", A.ndim == 2 and A.shape[0] == shape[-1])
+    check_shape(
+        owner, "A", A, f"(H, N) with H = {shape[-1]}", A.ndim == 2 and A.shape[0] == shape[-1]
+    )
     N = A.shape[1]
     for name, x in (("B", B), ("C", C)):
         shared, own = (*shape[:-1], N), (*shape, N)

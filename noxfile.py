@@ -1,0 +1,66 @@
+"""The commands of the project: ``nox -s verify``, ``nox -s tests``, and what they are made of."""
+
+from __future__ import annotations
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.sessions = ["tests"]
+
+CONSTRAINTS = ("-c", "constraints.txt")
+DEV = ("mypy", "ruff", "pytest-xdist", "hatchling", "editables")
+
+
+def install(session: nox.Session, extras: str, *more: str, editable: bool = False) -> None:
+    """Install the project with ``extras`` and ``more``, at the pinned versions."""
+    session.install(*CONSTRAINTS, *(("-e",) if editable else ()), f".[{extras}]", *more)
+
+
+@nox.session
+def verify(session: nox.Session) -> None:
+    """The main job: all layers on NumPy, PyTorch and JAX against the float64 oracle."""
+    install(session, "torch,jax")
+    session.run("ssmcore", "verify", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Everything CI checks: style, types, the suite on every backend, the doctests."""
+    install(session, "torch,jax,conformance", *DEV, editable=True)
+    _lint(session)
+    _types(session)
+    session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
+    session.run("pytest", "--doctest-modules", "ssmcore", "backends", "-q", "-p", "no:xdist")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style only."""
+    session.install(*CONSTRAINTS, "ruff")
+    _lint(session)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types only."""
+    install(session, "torch,jax,conformance", *DEV, editable=True)
+    _types(session)
+
+
+@nox.session
+def numpy_only(session: nox.Session) -> None:
+    """The NumPy-only install, away from the checkout: the wheel runs without torch and JAX."""
+    session.install(*CONSTRAINTS, ".")
+    session.chdir(session.create_tmp())
+    session.run("ssmcore", "doctor")
+    session.run("ssmcore", "verify", *session.posargs)
+
+
+def _lint(session: nox.Session) -> None:
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+def _types(session: nox.Session) -> None:
+    session.run("mypy")

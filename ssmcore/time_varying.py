@@ -1,0 +1,113 @@
+"""Time-varying discrete systems: S6 and RG-LRU, whose coefficients the input chooses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ssmcore import arrays
+from ssmcore.discretization import apply_method
+from ssmcore.primitives import linear_scan, selective_scan
+from ssmcore.typing import Array
+
+__all__ = ["SelectiveSystem", "TimeVaryingSystem"]
+
+
+@dataclass(frozen=True)
+class TimeVaryingSystem:
+    """Diagonal system with its own coefficients at every step: RG-LRU, and S6 written out.
+
+    a, B (..., L, H, N), C the same or with axes of 1, D (H,) or None. Real.
+    """
+
+    a: Array
+    B: Array
+    C: Array
+    D: Array | None
+
+    time_varying = True
+
+    @property
+    def dtype(self) -> Any:
+        """Real dtype the system runs in."""
+        return self.a.dtype
+
+    def coefficients(self) -> dict[str, Array]:
+        """Return what changes with time, each with its time axis at -3."""
+        return {"a": self.a, "B": self.B, "C": self.C}
+
+    @staticmethod
+    def step(x: Array, u: Array, now: dict[str, Array]) -> tuple[Array, Array]:
+        """Return (x_t, C_t x_t) from x_{t-1}, u_t (..., H) and this step's coefficients."""
+        x = now["a"] * x + now["B"] * u[..., None]
+        return x, arrays.namespace(x).sum(now["C"] * x, axis=-1)
+
+    def hold(self, valid: Array) -> TimeVaryingSystem:
+        """Return the system that keeps its state where ``valid`` (..., L) is False."""
+        xp = arrays.namespace(self.a)
+        mask = valid[..., None, None]
+        a = xp.where(mask, self.a, xp.ones_like(self.a))
+        return replace(self, a=a, B=xp.where(mask, self.B, xp.zeros_like(self.B)))
+
+    def scan(self, u: Array, x: Array, reset: Array | None) -> tuple[Array, Array]:
+        """Return outputs C_t x_t (..., L, H) and the last state, by a parallel scan."""
+        xp = arrays.namespace(u)
+        flat = (*u.shape[:-1], -1)
+        drive = xp.broadcast_to(self.B * u[..., None], self.a.shape)
+        start = xp.reshape(x, (*x.shape[:-2], -1))
+        h = linear_scan(xp.reshape(self.a, flat), xp.reshape(drive, flat), start, reset=reset)
+        h = xp.reshape(h, self.a.shape)
+        return xp.sum(self.C * h, axis=-1), h[..., -1, :, :]
+
+
+@dataclass(frozen=True)
+class SelectiveSystem:
+    """S6 before it is written out: delta (..., L, H), A (H, N), B, C (..., L, N), D (H,).
+
+    ``method`` is "mamba" (Euler for B, run by the fused selective scan) or "zoh".
+    """
+
+    delta: Array
+    A: Array
+    B: Array
+    C: Array
+    D: Array
+    method: str
+
+    time_varying = True
+
+    @property
+    def dtype(self) -> Any:
+        """Real dtype the system runs in."""
+        return self.A.dtype
+
+    @property
+    def a(self) -> Array:
+        """A_bar (..., L, H, N)."""
+        return self.written_out().a
+
+    def written_out(self) -> TimeVaryingSystem:
+        """Return A_bar_t and B_bar_t explicitly."""
+        a, gain = apply_method(self.A, self.delta[..., None], self.method)
+        return TimeVaryingSystem(a, gain * self.B[..., None, :], self.C[..., None, :], self.D)
+
+    def coefficients(self) -> dict[str, Array]:
+        """Return what changes with time, each with its time axis at -3."""
+        return self.written_out().coefficients()
+
+    step = staticmethod(TimeVaryingSystem.step)
+
+    def hold(self, valid: Array) -> SelectiveSystem:
+        """Return the system that keeps its state where ``valid`` (..., L) is False."""
+        xp = arrays.namespace(self.delta)
+        delta = xp.where(valid[..., None], self.delta, xp.zeros_like(self.delta))
+        return replace(self, delta=delta)
+
+    def scan(self, u: Array, x: Array, reset: Array | None) -> tuple[Array, Array]:
+        """Return outputs C_t x_t (..., L, H) and the last state, by the fused scan."""
+        if self.method != "mamba":
+            return self.written_out().scan(u, x, reset)
+        out: tuple[Array, Array] = selective_scan(
+            u, self.delta, self.A, self.B, self.C, initial=x, reset=reset, return_state=True
+        )
+        return out
