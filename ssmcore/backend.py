@@ -211,7 +211,21 @@ def default() -> str:
 
 
 def to_numpy(tree: Any) -> Any:
-    """Return ``tree`` (an array or nested dict of arrays) in NumPy, dtypes unchanged.
+    """Return ``tree`` in NumPy, dtypes unchanged.
+
+    Parameters
+    ----------
+    tree
+        An array of any library and dtype, or a nested dict of them.
+
+    Returns
+    -------
+    The same tree of NumPy arrays; what is NumPy already is not copied.
+
+    Raises
+    ------
+    SSMError
+        Something that is no array of a known library.
 
     Examples
     --------
@@ -242,6 +256,10 @@ def move(
         means its default device across libraries.
     dtype
         ``"float32"``, ``"float64"``, or None to keep each dtype.
+
+    Returns
+    -------
+    The same tree of new arrays.
 
     Raises
     ------

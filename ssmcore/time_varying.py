@@ -52,9 +52,10 @@ class TimeVaryingSystem:
     def scan(self, u: Array, x: Array, reset: Array | None) -> tuple[Array, Array]:
         """Return outputs C_t x_t (..., L, H) and the last state, by a parallel scan."""
         xp = arrays.namespace(u)
-        flat = (*u.shape[:-1], -1)
+        states = math.prod(self.a.shape[-2:])
+        flat = (*u.shape[:-1], states)
         drive = xp.broadcast_to(self.B * u[..., None], self.a.shape)
-        start = xp.reshape(x, (*x.shape[:-2], -1))
+        start = xp.reshape(x, (*x.shape[:-2], states))
         h = linear_scan(xp.reshape(self.a, flat), xp.reshape(drive, flat), start, reset=reset)
         h = xp.reshape(h, self.a.shape)
         return xp.sum(self.C * h, axis=-1), h[..., -1, :, :]

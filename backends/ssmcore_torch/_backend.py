@@ -44,7 +44,7 @@ class TorchBackend(Backend):
         """Return a tensor with a copy of ``x``; read-only and strided input is fine."""
         import torch
 
-        return torch.tensor(np.ascontiguousarray(x), device=device)
+        return torch.tensor(np.asarray(x, order="C"), device=device)
 
     def to_numpy(self, x: Any) -> np.ndarray[Any, Any]:
         """Return a NumPy copy on the host, detached from the graph; bfloat16 becomes float32."""

@@ -8,7 +8,7 @@ from ssmcore import arrays, backend
 from ssmcore.errors import SSMError
 from ssmcore.typing import Array
 
-__all__ = ["check_initial", "check_precision", "check_reset", "check_shape"]
+__all__ = ["check_initial", "check_precision", "check_real", "check_reset", "check_shape"]
 
 ALLOWED = ("float32", "float64", "complex64", "complex128")
 
@@ -29,6 +29,14 @@ def check_precision(owner: str, **given: Array | None) -> None:
         found = ", ".join(f"{name} {backend.dtype_name(x)}" for name, x in named.items())
         msg = f"{owner}: arrays of one precision expected, got {found}; convert one of them"
         raise SSMError(msg)
+
+
+def check_real(owner: str, **given: Array | None) -> None:
+    """Raise SSMError if one of the arrays is complex."""
+    for name, x in given.items():
+        if x is not None and arrays.is_complex(x):
+            msg = f"{owner}: {name} has dtype {backend.dtype_name(x)}; expected real numbers"
+            raise SSMError(msg)
 
 
 def check_shape(owner: str, name: str, x: Array, expected: str, ok: bool) -> None:

@@ -18,7 +18,7 @@ def causal_convolution(u: Array, kernel: Array) -> Array:
     """See ssmcore.causal_convolution."""
     xp = arrays.namespace(u, kernel)
     length, taps = u.shape[-2], min(u.shape[-2], kernel.shape[-2])
-    if length == 0 or taps == 0:
+    if taps == 0 or 0 in u.shape:
         return u * xp.zeros(kernel.shape[-1:], dtype=kernel.dtype, device=arrays.device(u))
     kernel = kernel[..., :taps, :]
     n = _fft_length(length + taps - 1)

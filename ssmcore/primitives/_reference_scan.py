@@ -6,6 +6,7 @@ sequence is scanned, and the states in between are filled in (odd-even reduction
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from ssmcore import arrays, powers
@@ -124,9 +125,10 @@ def diagonal_scan(
         drive = B * u[..., None]
     else:
         drive = xp.astype(u, B.dtype, copy=False) @ xp.matrix_transpose(B)
-    flat = xp.reshape(drive, (*u.shape[:-1], -1))
-    start = None if initial is None else xp.reshape(initial, (*u.shape[:-2], -1))
-    h = linear_scan(xp.reshape(a, (-1,)), flat, start, reset=reset, reverse=reverse)
+    states = math.prod(a.shape)
+    flat = xp.reshape(drive, (*u.shape[:-1], states))
+    start = None if initial is None else xp.reshape(initial, (*u.shape[:-2], states))
+    h = linear_scan(xp.reshape(a, (states,)), flat, start, reset=reset, reverse=reverse)
     h = xp.reshape(h, drive.shape)
     y = _read(C, h, channels)
     if u.shape[-2] == 0:
@@ -151,10 +153,11 @@ def selective_scan(
     B_t = B if B.ndim == u.ndim + 1 else B[..., None, :]
     C_t = C if C.ndim == u.ndim + 1 else C[..., None, :]
     shape = (*u.shape, A.shape[-1])
-    flat = (*u.shape[:-1], -1)
+    states = math.prod(A.shape)
+    flat = (*u.shape[:-1], states)
     a = xp.exp(delta[..., None] * A)
     b = xp.broadcast_to((delta * u)[..., None] * B_t, shape)
-    start = None if initial is None else xp.reshape(initial, (*u.shape[:-2], -1))
+    start = None if initial is None else xp.reshape(initial, (*u.shape[:-2], states))
     h = linear_scan(xp.reshape(a, flat), xp.reshape(b, flat), start, reset=reset, reverse=False)
     h = xp.reshape(h, shape)
     y = _read(C_t, h, channels=True) * (2.0 if arrays.is_complex(h) else 1.0)

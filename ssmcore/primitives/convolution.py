@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from ssmcore.primitives._checks import broadcasts_to, check_precision, check_shape
+from ssmcore.primitives._checks import (
+    broadcasts_to,
+    check_precision,
+    check_real,
+    check_shape,
+)
 from ssmcore.primitives.dispatch import implementation
 from ssmcore.typing import Array
 
@@ -89,6 +94,7 @@ def short_convolution(
     """
     owner = "short_convolution"
     check_precision(owner, u=u, weight=weight, bias=bias, state=state)
+    check_real(owner, u=u, weight=weight, bias=bias, state=state)
     check_shape(owner, "u", u, "(..., L, H)", u.ndim >= 2)
     H = u.shape[-1]
     ok = weight.ndim == 2 and weight.shape[0] >= 1 and weight.shape[1] == H

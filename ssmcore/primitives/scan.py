@@ -9,6 +9,7 @@ from ssmcore.primitives._checks import (
     broadcasts_to,
     check_initial,
     check_precision,
+    check_real,
     check_reset,
     check_shape,
 )
@@ -141,6 +142,7 @@ def diagonal_scan(
     """
     owner = "diagonal_scan"
     check_precision(owner, a=a, B=B, C=C, u=u, initial=initial)
+    check_real(owner, u=u)
     check_shape(owner, "a", a, "(P,) or (H, N)", a.ndim in (1, 2))
     check_shape(owner, "u", u, "(..., L, H)", u.ndim >= 2)
     H = u.shape[-1]
@@ -211,6 +213,7 @@ def selective_scan(
     """
     owner = "selective_scan"
     check_precision(owner, u=u, delta=delta, A=A, B=B, C=C, D=D, initial=initial)
+    check_real(owner, u=u, delta=delta, D=D)
     check_shape(owner, "u", u, "(..., L, H)", u.ndim >= 2)
     shape = tuple(u.shape)
     check_shape(owner, "delta", delta, str(shape), tuple(delta.shape) == shape)

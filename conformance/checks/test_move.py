@@ -1,0 +1,184 @@
+"""move: every pair of libraries, dtypes, devices; a copy that shares nothing with its source."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from checks import fresh
+from checks.small_layers import numbers
+
+import ssmcore as ssm
+from ssmcore import arrays, backend
+
+LIBRARIES = ("numpy", "torch", "jax", "array_api_strict")
+PAIRS = list(itertools.product(LIBRARIES, LIBRARIES))
+
+
+def _values(dtype: str = "float32") -> dict[str, Any]:
+    return {"D": numbers(dtype, (3,)), "gate": {"w": numbers(dtype, (2, 3), 1)}}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _float64() -> Iterator[None]:
+    """Have JAX's 64-bit types on, and leave them as they were."""
+    if not backend.installed("jax"):
+        yield
+        return
+    jax = importlib.import_module("jax")
+    before = jax.config.read("jax_enable_x64")
+    backend.load("jax").enable_float64()
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+def _at(name: str, dtype: str = "float32") -> Any:
+    pytest.importorskip(backend._entry(name).library, reason=f"{name} is not installed")
+    return ssm.move(_values(dtype), backend=name)
+
+
+def _same(left: Any, right: Any) -> bool:
+    both = zip(arrays.leaves(ssm.to_numpy(left)), arrays.leaves(ssm.to_numpy(right)), strict=True)
+    return all(a == b and x.dtype == y.dtype and np.array_equal(x, y) for (a, x), (b, y) in both)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("source", "target"), PAIRS)
+def test_every_pair_keeps_names_values_and_dtypes(source: str, target: str, dtype: str) -> None:
+    _at(target, dtype)
+    moved = ssm.move(_at(source, dtype), backend=target)
+    assert _same(moved, _values(dtype))
+    assert {backend.of(x).name for _, x in arrays.leaves(moved)} == {target}
+
+
+def _overwrite(x: Any) -> bool:
+    """Write into ``x``; return whether its library can."""
+    try:
+        x[...] = -1.0
+    except TypeError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS)
+def test_nothing_is_shared(source: str, target: str) -> None:
+    given = _at(source)
+    moved = ssm.move(given, backend=target)
+    if _overwrite(given["D"]):
+        assert not _same(given, _values())
+    assert _same(moved, _values())
+    given = _at(source)
+    moved = ssm.move(given, backend=target)
+    if _overwrite(moved["D"]):
+        assert not _same(moved, _values())
+    assert _same(given, _values())
+
+
+def test_what_can_be_written_into() -> None:
+    """The test above is about the three libraries whose arrays change, and NumPy into JAX."""
+    assert [name for name in LIBRARIES if _overwrite(_at(name)["D"])] == [
+        "numpy", "torch", "array_api_strict",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+@pytest.mark.parametrize("options", [{}, {"dtype": "float32"}])
+def test_within_a_library_it_is_a_copy_too(name: str, options: dict[str, str]) -> None:
+    given = _at(name)
+    moved = ssm.move(given, **options)
+    assert {backend.of(x).name for _, x in arrays.leaves(moved)} == {name}
+    _overwrite(moved["D"])
+    assert _same(given, _values())
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS)
+def test_dtype_rounds_once(source: str, target: str) -> None:
+    _at(target)
+    moved = ssm.move(_at(source, "float64"), backend=target, dtype="float32")
+    rounded = arrays.tree_map(lambda x: x.astype("float32"), _values("float64"))
+    assert _same(moved, rounded)
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS)
+def test_device_is_the_one_named(source: str, target: str) -> None:
+    place = arrays.device(_at(target)["D"])
+    moved = ssm.move(_at(source), backend=target, device=place)
+    assert _same(moved, _values())
+    assert arrays.device(moved["D"]) == place
+
+
+@pytest.mark.parametrize("target", LIBRARIES)
+def test_read_only_and_strided_numpy(target: str) -> None:
+    _at(target)
+    base = numbers("float32", (4, 6))
+    views = {"backwards": base[::-1, ::-2], "transposed": base.T, "fixed": base.copy()}
+    views["fixed"].flags.writeable = False
+    moved = ssm.move(views, backend=target)
+    assert _same(moved, views)
+    _overwrite(moved["fixed"])
+    assert np.array_equal(views["fixed"], base)
+
+
+@pytest.mark.parametrize("target", LIBRARIES)
+def test_tensors_with_gradients(target: str) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    _at(target)
+    leaf = torch.nn.Parameter(torch.ones(3))
+    moved = ssm.move({"leaf": leaf, "node": 2.0 * leaf}, backend=target)
+    assert _same(moved, {"leaf": np.ones(3, "float32"), "node": np.full(3, 2.0, "float32")})
+    assert leaf.requires_grad
+
+
+def test_to_numpy_leaves_numpy_and_takes_the_rest_out() -> None:
+    for name in LIBRARIES:
+        out = ssm.to_numpy(_at(name))
+        assert type(out["gate"]["w"]) is np.ndarray
+        assert _same(out, _values())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int64", "flaot32", "complex64"])
+def test_other_dtypes_are_refused_with_the_ones_there_are(dtype: str) -> None:
+    with pytest.raises(ssm.SSMError, match=f"'{dtype}'.*'float32', 'float64'"):
+        ssm.move(_values(), dtype=dtype)
+
+
+def test_what_is_no_array_is_refused() -> None:
+    with pytest.raises(ssm.SSMError, match=r"builtins\.list"):
+        ssm.move({"D": [1.0]}, backend="numpy")
+
+
+OFF = """
+import numpy as np, ssmcore as ssm
+for call in (
+    lambda: ssm.move({"D": np.ones(2)}, backend="jax"),
+    lambda: ssm.move({"D": np.ones(2, "float32")}, backend="jax", dtype="float64"),
+    lambda: ssm.move({"D": np.ones(2, complex)}, backend="jax"),
+    lambda: ssm.LRU(d_model=2).init(0, backend="jax", dtype="float64"),
+):
+    try:
+        print(call())
+    except ssm.SSMError as error:
+        print("jax_enable_x64" in str(error) and 'dtype="float32"' in str(error))
+print(ssm.move({"D": np.ones(2)}, backend="jax", dtype="float32")["D"].dtype)
+"""
+
+
+def test_float64_while_jax_has_it_off_is_an_error_not_a_rounding() -> None:
+    pytest.importorskip("jax", reason="jax is not installed")
+    found = fresh.output(OFF, JAX_ENABLE_X64="0").splitlines()
+    assert found == ["True", "True", "True", "True", "float32"]
+
+
+def test_float64_once_jax_has_it_on() -> None:
+    pytest.importorskip("jax", reason="jax is not installed")
+    code = """
+import numpy as np, ssmcore as ssm
+from ssmcore import backend
+backend.load("jax").enable_float64()
+print(ssm.move(np.ones(2), backend="jax").dtype)
+"""
+    assert fresh.output(code) == "float64"

@@ -1,0 +1,145 @@
+"""diagonal_scan against a loop: both layouts of the system, resets, both directions, last state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ssmcore_conformance import oracles
+from ssmcore_conformance.running import call, examples, grid, layouts, precision
+from ssmcore_conformance.strategies import BATCHES, LENGTHS, RESETS, cuts, numbers, resets, transition
+from ssmcore_conformance.tolerances import bound, check, steps
+
+import ssmcore as ssm
+from ssmcore import backend
+from ssmcore.errors import SSMError
+
+H, N = 2, 3
+PLAIN: dict[str, Any] = {
+    "batch": (2,),
+    "dtype": "float64",
+    "kind": "complex",
+    "form": "mixing",
+    "initial": True,
+    "reset": "random",
+    "reset_form": "(L,)",
+    "reverse": False,
+}
+
+
+def problem(seed: int, length: int, case: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Return the arguments of one case, in NumPy."""
+    rng = np.random.default_rng(seed)
+    batch, dtype = case["batch"], precision(case["dtype"], case["kind"])
+    state, b, c = ((N,), (N, H), (H, N)) if case["form"] == "mixing" else ((H, N),) * 3
+    given = [transition(rng, state, dtype), numbers(rng, b, dtype), numbers(rng, c, dtype)]
+    given.append(numbers(rng, (*batch, length, H), case["dtype"]))
+    given.append(numbers(rng, (*batch, *state), dtype) if case["initial"] else None)
+    wide = (length,) if case["reset_form"] == "(L,)" else (*batch, length)
+    return given, {"reset": resets(rng, case["reset"], wide), "reverse": case["reverse"]}
+
+
+def compare(worst: Any, library: Any, given: list[Any], options: dict[str, Any]) -> None:
+    got = call(library, ssm.diagonal_scan, *given, **options, return_state=True)
+    expected = oracles.diagonal_scan(*given, **options)
+    growth = oracles.diagonal_scan(*given, **options, modulus=True)
+    length = given[3].shape[-2]
+    assert got[0].dtype == given[3].dtype
+    if length == 0 and given[4] is None:
+        assert got[1] is None
+        got, expected, growth = got[:1], expected[:1], growth[:1]
+    for name, x, value, size in zip(("", ", state"), got, expected, growth, strict=False):
+        assert x.dtype == (given[0] if name else given[3]).dtype
+        tolerance = bound(x.dtype, steps(length, H + N), size)
+        check(worst, f"diagonal_scan{name}", library.name, x.dtype, x, value, tolerance)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
+    cases = grid(
+        length,
+        examples(ssm_backend),
+        form=("mixing", "separate"),
+        kind=("complex", "real"),
+        batch=BATCHES,
+        dtype=("float32", "float64"),
+        initial=(True, False),
+        reset=RESETS,
+        reset_form=("(..., L)", "(L,)"),
+        reverse=(False, True),
+    )
+    for seed, case in enumerate(cases):
+        compare(worst, ssm_backend, *problem(seed, length, case))
+
+
+@given(data=st.data())
+def test_chunks_carry_the_state(ssm_eager: Any, worst: Any, data: Any) -> None:
+    form = data.draw(st.sampled_from(("mixing", "separate")))
+    (a, B, C, u, x), options = problem(0, 33, PLAIN | {"form": form})
+    expected, _ = oracles.diagonal_scan(a, B, C, u, x, reset=options["reset"])
+    growth, _ = oracles.diagonal_scan(a, B, C, u, x, reset=options["reset"], modulus=True)
+    edges, parts = data.draw(cuts(33)), []
+    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        reset = options["reset"][start:stop]
+        y, x = call(
+            ssm_eager,
+            ssm.diagonal_scan,
+            *(a, B, C, u[:, start:stop], x),
+            reset=reset,
+            return_state=True,
+        )
+        parts.append(y)
+    got = np.concatenate(parts, axis=-2)
+    tolerance = bound("float64", steps(33, H + N), growth)
+    name = "diagonal_scan in chunks"
+    check(worst, name, ssm_eager.name, "float64", got, expected, tolerance)
+
+
+def test_layouts_in_memory(ssm_backend: Any) -> None:
+    (a, B, C, u, x), options = problem(0, 7, PLAIN)
+    usual = call(ssm_backend, ssm.diagonal_scan, a, B, C, u, x, **options)
+    forms = [layouts(ssm_backend, value) for value in (B, C, u)]
+    for name in forms[0]:
+        out = call(ssm_backend, ssm.diagonal_scan, a, *(f[name] for f in forms), x, **options)
+        tolerance = bound("float64", steps(7, H + N), np.abs(usual).max())
+        assert np.all(np.abs(out - usual) <= tolerance), name
+
+
+def bad(**changes: Any) -> dict[str, Any]:
+    (a, B, C, u, x), _ = problem(0, 5, PLAIN)
+    return {"a": a, "B": B, "C": C, "u": u, "initial": x} | changes
+
+
+Z = np.ones((N, H), complex)
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "a": (bad(a=np.ones((1, H, N), complex)), r"a has shape \(1, 2, 3\); expected \(P,\) or"),
+    "a rows": (bad(a=np.ones((4, N), complex)), r"a has shape \(4, 3\); .*H = 2 as in u"),
+    "u": (bad(u=np.ones(H)), r"u has shape \(2,\); expected \(\.\.\., L, H\)"),
+    "B": (bad(B=Z.T), r"B has shape \(2, 3\); expected \(3, 2\)"),
+    "C": (bad(C=Z), r"C has shape \(3, 2\); expected \(2, 3\)"),
+    "initial": (bad(initial=np.ones(N, complex)), r"initial has shape \(3,\); expected \(2, 3\)"),
+    "reset": (bad(reset=np.ones(6, bool)), r"reset has shape \(6,\)"),
+    "reset dtype": (bad(reset=np.ones((2, 5), int)), "reset has dtype int64; expected bool"),
+    "mixed": (bad(C=Z.T.astype(np.complex64)), "one precision expected, got .*C complex64"),
+    "integer": (bad(u=np.ones((2, 5, H), int)), "u has dtype int64; expected one of float32"),
+    "complex u": (bad(u=np.ones((2, 5, H), complex)), "u has dtype complex128"),
+}
+
+
+@pytest.mark.parametrize("wrong", BAD)
+def test_errors(ssm_backend: Any, wrong: str) -> None:
+    given, message = BAD[wrong]
+    with pytest.raises(SSMError, match=f"diagonal_scan: .*{message}"):
+        call(ssm_backend, ssm.diagonal_scan, **given)
+
+
+def test_mixed_libraries(ssm_backend: Any) -> None:
+    other = "numpy" if ssm_backend.name != "numpy" else "array_api_strict"
+    given = bad()
+    given["u"] = backend.load(other).from_numpy(given["u"])
+    rest = {k: ssm_backend.from_numpy(v) for k, v in given.items() if k != "u"}
+    with pytest.raises(SSMError, match=r"arrays of one library.*got.*move them together"):
+        ssm.diagonal_scan(**rest, u=given["u"])

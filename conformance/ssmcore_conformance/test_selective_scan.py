@@ -1,0 +1,170 @@
+"""selective_scan against a loop: real and complex, shared and own B and C, resets, last state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ssmcore_conformance import oracles
+from ssmcore_conformance.running import call, examples, grid, layouts, precision
+from ssmcore_conformance.strategies import BATCHES, LENGTHS, RESETS, cuts, numbers, resets
+from ssmcore_conformance.tolerances import bound, check, steps
+
+import ssmcore as ssm
+from ssmcore import backend
+from ssmcore.errors import SSMError
+
+H, N = 2, 3
+FORMS = ("(..., L, N)", "(..., L, H, N)", "(..., 1, H, N)", "(1, ..., L, H, N)")
+PLAIN: dict[str, Any] = {
+    "batch": (2,),
+    "dtype": "float64",
+    "kind": "real",
+    "B": FORMS[0],
+    "C": FORMS[1],
+    "D": True,
+    "initial": True,
+    "reset": "random",
+    "reset_form": "(L,)",
+}
+
+
+def problem(seed: int, length: int, case: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Return the arguments of one case, in NumPy."""
+    rng = np.random.default_rng(seed)
+    batch, real = case["batch"], case["dtype"]
+    dtype = precision(real, case["kind"])
+    shapes = {
+        FORMS[0]: (*batch, length, N),
+        FORMS[1]: (*batch, length, H, N),
+        FORMS[2]: (*batch, 1, H, N),
+        FORMS[3]: (*([1] * len(batch)), length, H, N),
+    }
+    u = numbers(rng, (*batch, length, H), real)
+    delta = rng.exponential(size=u.shape).astype(real)
+    A = numbers(rng, (H, N), dtype)
+    A = A - A.real - np.exp(A.real)
+    given = [u, delta, A, *(numbers(rng, shapes[case[name]], dtype) for name in "BC")]
+    given.append(numbers(rng, (H,), real) if case["D"] else None)
+    initial = numbers(rng, (*batch, H, N), dtype) if case["initial"] else None
+    wide = (length,) if case["reset_form"] == "(L,)" else (*batch, length)
+    return given, {"initial": initial, "reset": resets(rng, case["reset"], wide)}
+
+
+def roundings(given: list[Any]) -> float:
+    """exp(delta A) errs by 1 + |delta A| eps: that many times the roundings of a plain step."""
+    exponents = np.abs(given[1][..., None] * given[2])
+    return steps(given[0].shape[-2], N) * float(2 + np.max(exponents, initial=0.0))
+
+
+def compare(worst: Any, library: Any, given: list[Any], options: dict[str, Any]) -> None:
+    got = call(library, ssm.selective_scan, *given, **options, return_state=True)
+    expected = oracles.selective_scan(*given, **options)
+    growth = oracles.selective_scan(*given, **options, modulus=True)
+    if given[0].shape[-2] == 0 and options["initial"] is None:
+        assert got[1] is None
+        got, expected, growth = got[:1], expected[:1], growth[:1]
+    for name, x, value, size in zip(("", ", state"), got, expected, growth, strict=False):
+        assert x.dtype == given[2 if name else 0].dtype
+        tolerance = bound(x.dtype, roundings(given), size)
+        check(worst, f"selective_scan{name}", library.name, x.dtype, x, value, tolerance)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
+    cases = grid(
+        length,
+        examples(ssm_backend),
+        kind=("real", "complex"),
+        batch=BATCHES,
+        dtype=("float32", "float64"),
+        B=FORMS,
+        C=FORMS,
+        D=(True, False),
+        initial=(True, False),
+        reset=RESETS,
+        reset_form=("(..., L)", "(L,)"),
+    )
+    for seed, case in enumerate(cases):
+        compare(worst, ssm_backend, *problem(seed, length, case))
+
+
+@given(data=st.data())
+def test_chunks_carry_the_state(ssm_eager: Any, worst: Any, data: Any) -> None:
+    given, options = problem(0, 33, PLAIN)
+    u, delta, A, B, C, D = given
+    x, reset = options["initial"], options["reset"]
+    expected, _ = oracles.selective_scan(*given, initial=x, reset=reset)
+    growth, _ = oracles.selective_scan(*given, initial=x, reset=reset, modulus=True)
+    edges, parts = data.draw(cuts(33)), []
+    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        now = slice(start, stop)
+        part = (u[:, now], delta[:, now], A, B[:, now], C[:, now], D)
+        y, x = call(
+            ssm_eager, ssm.selective_scan, *part, initial=x, reset=reset[now], return_state=True
+        )
+        parts.append(y)
+    got = np.concatenate(parts, axis=-2)
+    tolerance = bound("float64", roundings(given), growth)
+    name = "selective_scan in chunks"
+    check(worst, name, ssm_eager.name, "float64", got, expected, tolerance)
+
+
+def test_step_of_size_zero_holds_the_state(ssm_backend: Any) -> None:
+    given, options = problem(0, 5, PLAIN | {"reset": "none"})
+    given[1] = 0 * given[1]
+    _, state = call(ssm_backend, ssm.selective_scan, *given, **options, return_state=True)
+    np.testing.assert_array_equal(state, options["initial"])
+
+
+def test_layouts_in_memory(ssm_backend: Any) -> None:
+    given, options = problem(0, 7, PLAIN)
+    usual = call(ssm_backend, ssm.selective_scan, *given, **options)
+    forms = [layouts(ssm_backend, value) for value in given[:5]]
+    for name in forms[0]:
+        again = [form[name] for form in forms]
+        out = call(ssm_backend, ssm.selective_scan, *again, given[5], **options)
+        tolerance = bound("float64", roundings(given), np.abs(usual).max())
+        assert np.all(np.abs(out - usual) <= tolerance), name
+
+
+def bad(**changes: Any) -> dict[str, Any]:
+    given, options = problem(0, 5, PLAIN)
+    named = dict(zip(("u", "delta", "A", "B", "C", "D"), given, strict=True))
+    return named | options | changes
+
+
+one = np.ones
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "u": (bad(u=one(H)), r"u has shape \(2,\); expected \(\.\.\., L, H\)"),
+    "delta": (bad(delta=one((5, H))), r"delta has shape \(5, 2\); expected \(2, 5, 2\)"),
+    "A": (bad(A=one((N, H))), r"A has shape \(3, 2\); expected \(H, N\) with H = 2"),
+    "B": (bad(B=one((2, 5, 4))), r"B has shape \(2, 5, 4\); expected \(2, 5, 3\) or \(2, 5, 2, 3"),
+    "C": (bad(C=one((2, 4, H, N))), r"C has shape \(2, 4, 2, 3\)"),
+    "D": (bad(D=one(3)), r"D has shape \(3,\); expected \(2,\)"),
+    "initial": (bad(initial=one((H, N))), r"initial has shape \(2, 3\); expected \(2, 2, 3\)"),
+    "reset": (bad(reset=one((3, 5), bool)), r"reset has shape \(3, 5\)"),
+    "reset dtype": (bad(reset=one(5)), "reset has dtype float64; expected bool"),
+    "mixed": (bad(A=-one((H, N), np.float32)), "one precision expected, got .*A float32"),
+    "integer": (bad(u=one((2, 5, H), int)), "u has dtype int64; expected one of float32"),
+    "complex u": (bad(u=one((2, 5, H), complex)), "u has dtype complex128"),
+}
+
+
+@pytest.mark.parametrize("wrong", BAD)
+def test_errors(ssm_backend: Any, wrong: str) -> None:
+    given, message = BAD[wrong]
+    with pytest.raises(SSMError, match=f"selective_scan: .*{message}"):
+        call(ssm_backend, ssm.selective_scan, **given)
+
+
+def test_mixed_libraries(ssm_backend: Any) -> None:
+    other = "numpy" if ssm_backend.name != "numpy" else "array_api_strict"
+    given = bad()
+    strange = backend.load(other).from_numpy(given.pop("A"))
+    rest = {name: ssm_backend.from_numpy(value) for name, value in given.items()}
+    with pytest.raises(SSMError, match=r"arrays of one library.*got.*move them together"):
+        ssm.selective_scan(**rest, A=strange)
