@@ -120,7 +120,8 @@ for name, layer in EVERY.items():
         u = ssm.move(numbers("float64"), backend="boxed")
         y = layer(params, u, mode=mode)
         assert type(y) is boxed.Box, type(y)
-        expected = layer(layer.init(0, backend="numpy", dtype="float64"), numbers("float64"), mode=mode)
+        params = layer.init(0, backend="numpy", dtype="float64")
+        expected = layer(params, numbers("float64"), mode=mode)
         assert np.array_equal(ssm.to_numpy(y), expected), (name, mode)
         assert np.max(np.abs(expected)) > 0
 """
@@ -168,7 +169,8 @@ for layer in SEVEN.values():
     layer(layer.init(0, dtype="float64"), numbers("float64"))
 print(backend.available())
 for name, package in (("torch", ssmcore_torch), ("jax", ssmcore_jax), ("cupy", None)):
-    calls = [lambda: layer.init(0, backend=name), lambda: ssmcore.move(numbers("float32"), backend=name)]
+    calls = [lambda: layer.init(0, backend=name)]
+    calls += [lambda: ssmcore.move(numbers("float32"), backend=name)]
     calls += [lambda: package.S5(d_model=2)] if package else []
     for call in calls:
         try:

@@ -125,6 +125,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "reset dtype": (bad(reset=np.ones((2, 5), int)), "reset has dtype int64; expected bool"),
     "mixed": (bad(C=Z.T.astype(np.complex64)), "one precision expected, got .*C complex64"),
     "integer": (bad(u=np.ones((2, 5, H), int)), "u has dtype int64; expected one of float32"),
+    "real C": (bad(C=Z.T.real), "C has dtype float64; expected complex"),
     "complex u": (bad(u=np.ones((2, 5, H), complex)), "u has dtype complex128"),
 }
 

@@ -8,7 +8,7 @@ from ssmcore import arrays, backend
 from ssmcore.errors import SSMError
 from ssmcore.typing import Array
 
-__all__ = ["check_initial", "check_precision", "check_real", "check_reset", "check_shape"]
+__all__ = ["check_initial", "check_kind", "check_precision", "check_reset", "check_shape"]
 
 ALLOWED = ("float32", "float64", "complex64", "complex128")
 
@@ -31,11 +31,11 @@ def check_precision(owner: str, **given: Array | None) -> None:
         raise SSMError(msg)
 
 
-def check_real(owner: str, **given: Array | None) -> None:
-    """Raise SSMError if one of the arrays is complex."""
+def check_kind(owner: str, kind: str, **given: Array | None) -> None:
+    """Raise SSMError unless all arrays are of ``kind``, "real" or "complex"."""
     for name, x in given.items():
-        if x is not None and arrays.is_complex(x):
-            msg = f"{owner}: {name} has dtype {backend.dtype_name(x)}; expected real numbers"
+        if x is not None and arrays.is_complex(x) != (kind == "complex"):
+            msg = f"{owner}: {name} has dtype {backend.dtype_name(x)}; expected {kind} numbers"
             raise SSMError(msg)
 
 

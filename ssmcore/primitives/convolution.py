@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ssmcore.primitives._checks import (
     broadcasts_to,
+    check_kind,
     check_precision,
-    check_real,
     check_shape,
 )
 from ssmcore.primitives.dispatch import implementation
@@ -94,7 +94,7 @@ def short_convolution(
     """
     owner = "short_convolution"
     check_precision(owner, u=u, weight=weight, bias=bias, state=state)
-    check_real(owner, u=u, weight=weight, bias=bias, state=state)
+    check_kind(owner, "real", u=u, weight=weight, bias=bias, state=state)
     check_shape(owner, "u", u, "(..., L, H)", u.ndim >= 2)
     H = u.shape[-1]
     ok = weight.ndim == 2 and weight.shape[0] >= 1 and weight.shape[1] == H

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ssmcore import arrays
 from ssmcore.errors import SSMError
-from ssmcore.primitives._checks import check_precision, check_shape
+from ssmcore.primitives._checks import check_kind, check_precision, check_shape
 from ssmcore.primitives.dispatch import implementation
 from ssmcore.typing import Array
 
@@ -54,6 +55,8 @@ def diagonal_kernel(a: Array, coefficients: Array, length: int) -> Array:
     """
     owner = "diagonal_kernel"
     check_precision(owner, a=a, coefficients=coefficients)
+    kind = "complex" if arrays.is_complex(a) else "real"
+    check_kind(owner, kind, coefficients=coefficients)
     check_shape(owner, "a", a, "(H, N)", a.ndim == 2)
     same = tuple(coefficients.shape) == tuple(a.shape)
     check_shape(owner, "coefficients", coefficients, str(tuple(a.shape)), same)
@@ -102,6 +105,8 @@ def dplr_kernel(dt: Array, Lambda: Array, P: Array, B: Array, C: Array, length: 
     """
     owner = "dplr_kernel"
     check_precision(owner, dt=dt, Lambda=Lambda, P=P, B=B, C=C)
+    check_kind(owner, "real", dt=dt)
+    check_kind(owner, "complex", Lambda=Lambda, P=P, B=B, C=C)
     check_shape(owner, "Lambda", Lambda, "(H, N)", Lambda.ndim == 2)
     H, N = Lambda.shape
     check_shape(owner, "dt", dt, f"({H},)", tuple(dt.shape) == (H,))

@@ -8,8 +8,8 @@ from ssmcore import arrays
 from ssmcore.primitives._checks import (
     broadcasts_to,
     check_initial,
+    check_kind,
     check_precision,
-    check_real,
     check_reset,
     check_shape,
 )
@@ -142,7 +142,9 @@ def diagonal_scan(
     """
     owner = "diagonal_scan"
     check_precision(owner, a=a, B=B, C=C, u=u, initial=initial)
-    check_real(owner, u=u)
+    check_kind(owner, "real", u=u)
+    kind = "complex" if arrays.is_complex(a) else "real"
+    check_kind(owner, kind, B=B, C=C, initial=initial)
     check_shape(owner, "a", a, "(P,) or (H, N)", a.ndim in (1, 2))
     check_shape(owner, "u", u, "(..., L, H)", u.ndim >= 2)
     H = u.shape[-1]
@@ -213,7 +215,7 @@ def selective_scan(
     """
     owner = "selective_scan"
     check_precision(owner, u=u, delta=delta, A=A, B=B, C=C, D=D, initial=initial)
-    check_real(owner, u=u, delta=delta, D=D)
+    check_kind(owner, "real", u=u, delta=delta, D=D)
     check_shape(owner, "u", u, "(..., L, H)", u.ndim >= 2)
     shape = tuple(u.shape)
     check_shape(owner, "delta", delta, str(shape), tuple(delta.shape) == shape)

@@ -31,7 +31,7 @@ from ssmcore.errors import SSMError, check_choice
 from ssmcore.layers import Layer
 from ssmcore.series import as_channels
 from ssmcore.typing import Array
-from ssmcore.verify.checks import Numbers, Problem, pose
+from ssmcore.verify.checks import LARGEST_SPECTRUM, Numbers, Problem, has_spectrum, pose
 from ssmcore.verify.report import Case, Comparison, Failure, ModeResult, Report
 from ssmcore.verify.rows import Row, across_backends, compare_gradients, run_row
 
@@ -113,6 +113,7 @@ def run(
     plan = _plan(layers, wanted, notes)
     problems = [pose(layer, dtype, u, seed) for layer in plan for dtype in kinds]
     rows = _run_rows(problems, chosen, wanted, seed, progress)
+    notes += _left_out(plan, chosen, kinds)
     settings = {
         "models": [layer.name for layer in plan],
         "backends": chosen,
@@ -157,7 +158,8 @@ def choose_backends(given: Sequence[str] | None) -> tuple[list[str], list[str]]:
     SSMError
         A backend that is named but unknown, not installed, or has no device.
     """
-    names = list(dict.fromkeys(backend.available() if given is None else given))
+    every = sorted(backend.available(), key=lambda name: name != "numpy")
+    names = list(dict.fromkeys(every if given is None else given))
     if not names:
         msg = f"no backend given; expected some of {', '.join(backend.names())}"
         raise SSMError(msg)
@@ -220,6 +222,22 @@ def _plan(layers: list[Layer], modes: list[str], notes: list[str]) -> list[Layer
 
 def _modes_of(layer: Layer, modes: list[str]) -> list[str]:
     return [mode for mode in modes if not (layer.time_varying and mode == "convolution")]
+
+
+def _left_out(layers: list[Layer], names: list[str], dtypes: list[str]) -> list[str]:
+    """Return notes on the figures that this choice does not give."""
+    notes = []
+    if "float64" not in dtypes:
+        notes.append("gradients: not compared, that takes float64")
+    elif sum(backend.load(name).gradients for name in names) < 2:
+        notes.append("gradients: not compared, that takes two backends that differentiate")
+    large = [layer.name for layer in layers if not has_spectrum(layer)]
+    if large:
+        notes.append(
+            f"{', '.join(large)}: eigenvalues not compared, rounding leaves nothing of them beyond "
+            f"{LARGEST_SPECTRUM} states"
+        )
+    return notes
 
 
 # ------------------------------------------------------------------------------------- the run

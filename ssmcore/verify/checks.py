@@ -17,12 +17,14 @@ from ssmcore.verify import tolerance
 from ssmcore.verify.report import Failure
 
 __all__ = [
+    "LARGEST_SPECTRUM",
     "Problem",
     "Worst",
     "chunk_sizes",
     "compare",
     "eigenvalues",
     "gradients",
+    "has_spectrum",
     "output",
     "pose",
     "widest_gap",
@@ -30,6 +32,7 @@ __all__ = [
 
 Numbers: TypeAlias = NDArray[Any]
 DENSE = ("LSSL", "S4")
+LARGEST_SPECTRUM = 16
 AXES = ("batch", "time", "channel")
 EIGENVALUE_AXES = {
     "LSSL": ("channel", "state"),
@@ -53,6 +56,7 @@ class Problem:
     y: Numbers
     eigenvalues: Numbers
     memory: float
+    condition: float | None = None
 
     @property
     def model(self) -> str:
@@ -70,18 +74,28 @@ class Problem:
         return float(np.spacing(np.asarray(self.peak, dtype=self.dtype)))
 
     @property
-    def dense_states(self) -> int:
-        """States of a dense transition, 0 for a diagonal one."""
-        return int(getattr(self.layer, "d_state", 0)) if self.model in DENSE else 0
+    def dense(self) -> bool:
+        """Whether the transition is a dense matrix, whose eigenvalues have no order."""
+        return self.model in DENSE
 
 
 def pose(layer: Layer, dtype: str, u: Numbers, seed: int) -> Problem:
-    """Return the problem of ``layer`` on ``u`` (batch, L, H): all rounded to ``dtype``, then solved."""
+    """Return ``layer`` with input u (batch, L, H), rounded to ``dtype``, and the answers."""
     params = backend.to_numpy(layer.init(seed, backend="numpy", dtype=dtype))
     u = u.astype(dtype)
     y = oracles.run(layer.name, params, u).y
     found = _oracle_eigenvalues(layer, params, u)
-    return Problem(layer, dtype, params, u, y, found, tolerance.memory(found, u.shape[-2]))
+    condition = None
+    if layer.name in DENSE and has_spectrum(layer):
+        system: Any = layer.system(params)
+        condition = tolerance.condition(system.to_dense().A)
+    steps = tolerance.memory(found, u.shape[-2])
+    return Problem(layer, dtype, params, u, y, found, steps, condition)
+
+
+def has_spectrum(layer: Layer) -> bool:
+    """Whether rounding leaves anything of the eigenvalues of A_bar: see ``S4.eigenvalues``."""
+    return layer.name not in DENSE or vars(layer)["d_state"] <= LARGEST_SPECTRUM
 
 
 def _oracle_eigenvalues(layer: Layer, params: Params, u: Numbers) -> Numbers:

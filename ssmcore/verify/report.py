@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssmcore._reporting import write_json
+from ssmcore.verify.tolerance import FORMULAS
 
 __all__ = ["Case", "Comparison", "Failure", "ModeResult", "Report"]
 
@@ -193,6 +194,7 @@ class Report:
             "failed": len(self.failures),
             "seconds": self.seconds,
             "settings": self.settings,
+            "tolerances": FORMULAS,
             "environment": self.environment,
             "notes": self.notes,
             "cases": [{"passed": c.passed, **dataclasses.asdict(c)} for c in self.cases],

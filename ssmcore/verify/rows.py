@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,6 @@ from ssmcore.verify.checks import Numbers, Problem, Worst
 from ssmcore.verify.report import Case, Comparison, Failure, ModeResult
 
 __all__ = ["Row", "across_backends", "compare_gradients", "run_row"]
-
-LARGEST_SPECTRUM = 16
 
 
 @dataclass
@@ -38,13 +37,13 @@ def run_row(problem: Problem, name: str, modes: Iterable[str], seed: int) -> Row
     row = Row(problem, case)
     outputs = {}
     for mode in modes:
-        y = _attempt(row, mode, lambda mode=mode: _checked_output(problem, name, mode, seed))
+        y = _attempt(row, mode, partial(_checked_output, problem, name, mode, seed))
         if y is not None:
             outputs[mode] = y
             _against_oracle(row, mode, y)
     if len(outputs) > 1:
         _between_modes(row, outputs)
-    if problem.dense_states <= LARGEST_SPECTRUM:
+    if checks.has_spectrum(problem.layer):
         _eigenvalues(row)
     if problem.dtype == "float64" and backend.load(name).gradients:
         _gradients(row, seed)
@@ -59,8 +58,18 @@ def _attempt(row: Row, what: str, work: Callable[[], Any]) -> Any:
         return work()
     except Exception as error:
         case.checks += 1
-        failure = Failure(case.model, case.backend, case.dtype, what, "error", {},
-                          f"raised {first_line(error)}", "a result", np.inf, 0.0)
+        failure = Failure(
+            case.model,
+            case.backend,
+            case.dtype,
+            what,
+            "error",
+            {},
+            f"raised {first_line(error)}",
+            "a result",
+            np.inf,
+            0.0,
+        )
         case.failures.append(failure)
         return None
 
@@ -94,8 +103,9 @@ def _against_oracle(row: Row, mode: str, y: Numbers) -> None:
 def _between_modes(row: Row, outputs: dict[str, Numbers]) -> None:
     worst, one, other = checks.widest_gap(outputs, row.problem.peak)
     allowed = tolerance.between_modes(row.problem.dtype)
-    row.case.between_modes = _note(row, "modes", worst, allowed, mode=f"{one}, {other}",
-                                   labels=(one, other))
+    row.case.between_modes = _note(
+        row, "modes", worst, allowed, mode=f"{one}, {other}", labels=(one, other)
+    )
 
 
 def _eigenvalues(row: Row) -> None:
@@ -106,13 +116,19 @@ def _eigenvalues(row: Row) -> None:
         return
     row.spectrum = spectrum
     worst = _spectrum_gap(problem, spectrum, problem.eigenvalues)
-    allowed = tolerance.eigenvalue(problem.dtype, problem.dense_states)
-    row.case.eigenvalues = _note(row, "eigenvalues", worst, allowed, labels=("got", "oracle"),
-                                 axes=checks.EIGENVALUE_AXES[problem.model])
+    allowed = tolerance.eigenvalue(problem.dtype, problem.condition)
+    row.case.eigenvalues = _note(
+        row,
+        "eigenvalues",
+        worst,
+        allowed,
+        labels=("got", "oracle"),
+        axes=checks.EIGENVALUE_AXES[problem.model],
+    )
 
 
 def _spectrum_gap(problem: Problem, found: Numbers, expected: Numbers) -> Worst:
-    if problem.dense_states:
+    if problem.dense:
         return checks.nearest(found, expected)
     return checks.compare(found, expected, 1.0)
 
@@ -120,9 +136,7 @@ def _spectrum_gap(problem: Problem, found: Numbers, expected: Numbers) -> Worst:
 def _gradients(row: Row, seed: int) -> None:
     problem, owner = row.problem, backend.load(row.case.backend)
     cotangent = np.random.default_rng(seed).standard_normal(problem.u.shape)
-    row.gradients = _attempt(
-        row, "gradients", lambda: checks.gradients(problem, owner, cotangent)
-    )
+    row.gradients = _attempt(row, "gradients", lambda: checks.gradients(problem, owner, cotangent))
 
 
 def across_backends(rows: list[Row]) -> None:
@@ -130,11 +144,18 @@ def across_backends(rows: list[Row]) -> None:
     rows = [row for row in rows if row.spectrum is not None]
     for row in rows[1:]:
         problem, first = row.problem, rows[0]
-        assert row.spectrum is not None and first.spectrum is not None
+        assert row.spectrum is not None
+        assert first.spectrum is not None
         worst = _spectrum_gap(problem, row.spectrum, first.spectrum)
-        allowed = 2.0 * tolerance.eigenvalue(problem.dtype, problem.dense_states)
-        found = _note(row, "eigenvalues", worst, allowed, labels=("got", first.case.backend),
-                      axes=checks.EIGENVALUE_AXES[problem.model])
+        allowed = 2.0 * tolerance.eigenvalue(problem.dtype, problem.condition)
+        found = _note(
+            row,
+            "eigenvalues",
+            worst,
+            allowed,
+            labels=("got", first.case.backend),
+            axes=checks.EIGENVALUE_AXES[problem.model],
+        )
         row.case.eigenvalues_across = found.error
 
 
@@ -143,14 +164,24 @@ def compare_gradients(rows: list[Row]) -> None:
     rows = [row for row in rows if row.gradients is not None]
     for row in rows[1:]:
         first = rows[0]
-        assert row.gradients is not None and first.gradients is not None
+        assert row.gradients is not None
+        assert first.gradients is not None
         allowed = tolerance.gradient(row.problem.memory, row.problem.u.shape[-2])
         found = []
         for name, grad in row.gradients.items():
             expected = first.gradients[name]
             worst = checks.compare(grad, expected, float(np.max(np.abs(expected))))
             axes = [f"axis {i}" for i in range(grad.ndim)]
-            found.append(_note(row, "gradients", worst, allowed, mode=name, axes=axes,
-                               labels=("got", first.case.backend)))
+            found.append(
+                _note(
+                    row,
+                    "gradients",
+                    worst,
+                    allowed,
+                    mode=name,
+                    axes=axes,
+                    labels=("got", first.case.backend),
+                )
+            )
         row.case.gradients = max(found, key=lambda comparison: comparison.error)
         row.case.gradients_from = first.case.backend

@@ -8,10 +8,16 @@ import numpy as np
 
 from ssmcore.typing import Array
 
-__all__ = ["between_modes", "eigenvalue", "gradient", "memory", "oracle"]
+__all__ = ["FORMULAS", "between_modes", "condition", "eigenvalue", "gradient", "memory", "oracle"]
 
 PUBLISHED = {"float32": 2e-5, "float64": 1e-10}
 STEP = 64.0
+FORMULAS = {
+    "oracle": "eps (64 + memory) of the peak, memory = min(L, 1 / (1 - max |a|))",
+    "between_modes": "2e-5 (float32), 1e-10 (float64) of the peak",
+    "eigenvalues": "64 eps; S4 and LSSL: 16 eps64 cond(eigenvectors)",
+    "gradients": "eps64 (64 + memory) sqrt(L) of each gradient's peak",
+}
 
 
 def eps(dtype: str) -> float:
@@ -61,19 +67,25 @@ def between_modes(dtype: str) -> float:
     return PUBLISHED[dtype]
 
 
-def eigenvalue(dtype: str, dense_states: int) -> float:
+def eigenvalue(dtype: str, condition: float | None) -> float:
     """Return the largest error of an eigenvalue of A_bar, absolute; |a| is about 1 at most.
 
     tolerance = 64 eps for diagonal models and time-varying ones: one exponential (or one division)
     of a product of rounded numbers; an error of eps in an angle of up to 2 pi counts 2 pi times.
 
-    tolerance = 64 eps64 2^(4 N / 3) for the dense ones (S4, LSSL) with N states, which run in
-    float64: backward stable solvers are exact for a matrix within eps, and the eigenvectors of a
-    HiPPO matrix have a condition number near 2^(4 N / 3) (S4, Lemma 3.2).
+    tolerance = 16 eps64 kappa(V) for the dense ones (S4, LSSL), which run in float64: backward
+    stable solvers are exact for a matrix within a few eps, which moves eigenvalues by as much
+    times the condition number of the eigenvectors (Bauer and Fike 1960). For HiPPO matrices it
+    grows tenfold with every one and a half states: 8e10 at 16.
     """
-    if dense_states:
-        return STEP * eps("float64") * 2.0 ** (4.0 * dense_states / 3.0)
+    if condition is not None:
+        return 16.0 * eps("float64") * condition
     return STEP * eps(dtype)
+
+
+def condition(A_bar: Array) -> float:
+    """Return the largest condition number of the eigenvectors of A_bar (..., N, N)."""
+    return float(np.max(np.linalg.cond(np.linalg.eig(A_bar).eigenvectors)))
 
 
 def gradient(steps: float, length: int) -> float:

@@ -1,0 +1,94 @@
+"""diagonal_kernel against repeated multiplication."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from ssmcore_conformance import oracles
+from ssmcore_conformance.running import call, examples, grid, layouts, precision
+from ssmcore_conformance.strategies import LENGTHS, numbers, transition
+from ssmcore_conformance.tolerances import bound, check, eps, steps
+
+import ssmcore as ssm
+from ssmcore import backend
+from ssmcore.errors import SSMError
+
+H, N = 2, 3
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
+    cases = grid(
+        length, examples(ssm_backend), kind=("real", "complex"), dtype=("float32", "float64")
+    )
+    for seed, case in enumerate(cases):
+        rng = np.random.default_rng(seed)
+        dtype = precision(case["dtype"], case["kind"])
+        a, c = transition(rng, (H, N), dtype), numbers(rng, (H, N), dtype)
+        out = call(ssm_backend, ssm.diagonal_kernel, a, c, length)
+        assert out.dtype == np.dtype(case["dtype"])
+        growth = oracles.diagonal_kernel(a, c, length, modulus=True)
+        tolerance = bound(out.dtype, steps(length, N), growth)
+        expected = oracles.diagonal_kernel(a, c, length)
+        check(worst, "diagonal_kernel", ssm_backend.name, out.dtype, out, expected, tolerance)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_powers_do_not_drift(ssm_backend: Any, worst: Any, dtype: str) -> None:
+    """|a| = 1 - 1e-6, any phase, 4096 taps: roundings grow with log L only.
+
+    The expected powers come from a's polar form, good to eps64 (1 + L |log a|).
+    """
+    length, rng = 4096, np.random.default_rng(0)
+    phase = np.asarray([[1e-6, 1.0, 3.0]]) * rng.choice([-1.0, 1.0], (H, N))
+    a = ((1 - 1e-6) * np.exp(1j * phase)).astype(precision(dtype, "complex"))
+    c = numbers(rng, (H, N), precision(dtype, "complex"))
+    out = call(ssm_backend, ssm.diagonal_kernel, a, c, length)
+    log_a = np.log(a.astype(complex))
+    powers = np.exp(np.arange(length)[:, None, None] * log_a)
+    expected = np.real((c * powers).sum(axis=-1))
+    growth = np.abs(c).sum(axis=-1) * np.ones((length, 1))
+    own = eps("float64") * (1 + length * np.abs(log_a).max()) * growth
+    tolerance = bound(dtype, steps(0, int(4 * math.log2(length)) + N), growth) + own
+    name = "diagonal_kernel, |a| = 1 - 1e-6"
+    check(worst, name, ssm_backend.name, dtype, out, expected, tolerance)
+
+
+def test_layouts_in_memory(ssm_backend: Any) -> None:
+    rng = np.random.default_rng(0)
+    a, c = transition(rng, (H, N), "complex128"), numbers(rng, (H, N), "complex128")
+    usual = call(ssm_backend, ssm.diagonal_kernel, a, c, 7)
+    forms = layouts(ssm_backend, c)
+    for name, a_form in layouts(ssm_backend, a).items():
+        out = call(ssm_backend, ssm.diagonal_kernel, a_form, forms[name], 7)
+        assert np.all(np.abs(out - usual) <= bound("float64", steps(7, N), np.abs(usual).max()))
+
+
+one = np.ones
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "a": ({"a": one(N)}, r"a has shape \(3,\); expected \(H, N\)"),
+    "coefficients": ({"coefficients": one((H, 1))}, r"coefficients has shape \(2, 1\); .*\(2, 3\)"),
+    "negative": ({"length": -1}, "length is -1; expected a whole number of steps"),
+    "fraction": ({"length": 2.5}, "length is 2.5; expected a whole number of steps"),
+    "mixed": ({"a": one((H, N), np.float32)}, "got a float32, coefficients float64"),
+    "complex": ({"coefficients": one((H, N), complex)}, "coefficients has dtype complex128"),
+    "integer": ({"a": one((H, N), int)}, "a has dtype int64; expected one of float32"),
+}
+
+
+@pytest.mark.parametrize("wrong", BAD)
+def test_errors(ssm_backend: Any, wrong: str) -> None:
+    changes, message = BAD[wrong]
+    given = {"a": one((H, N)), "coefficients": one((H, N)), "length": 4} | changes
+    with pytest.raises(SSMError, match=f"diagonal_kernel: .*{message}"):
+        call(ssm_backend, ssm.diagonal_kernel, **given)
+
+
+def test_mixed_libraries(ssm_backend: Any) -> None:
+    other = "numpy" if ssm_backend.name != "numpy" else "array_api_strict"
+    a = backend.load(other).from_numpy(one((H, N)))
+    with pytest.raises(SSMError, match=r"arrays of one library.*got.*move them together"):
+        ssm.diagonal_kernel(a, ssm_backend.from_numpy(one((H, N))), 3)

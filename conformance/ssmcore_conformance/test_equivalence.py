@@ -1,0 +1,124 @@
+"""Recurrence = scan = convolution = any chunking with a carried state, for every layer.
+
+The bars are those of the requirement (tolerances.EQUIVALENCE), as shares of each channel's peak.
+The parameters forget slowly in two of the four channels (models.slow), where rounding adds up
+longest.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ssmcore_conformance.models import CASES, LAYERS, inputs, slow
+from ssmcore_conformance.running import call
+from ssmcore_conformance.strategies import cuts
+from ssmcore_conformance.tolerances import EQUIVALENCE
+
+from ssmcore import backend
+
+LENGTHS = (1, 2, 33, 257, 4096)
+DTYPES = ("float32", "float64")
+COMPILED_LENGTHS = (33, 4096)
+"""On JAX each length costs seconds of compiling, so only a short and the longest one run there."""
+
+
+@functools.cache
+def runner(library: str, name: str, mode: str, with_state: bool = False) -> Any:
+    """Return the layer as a function of arrays, compiled once."""
+    layer = CASES[name].layer
+
+    def run(params: Any, u: Any, state: Any = None) -> Any:
+        return layer(params, u, state, mode=mode, return_state=with_state)
+
+    return backend.load(library).compile(run)
+
+
+def parameters(name: str, dtype: str, slowly: bool) -> Any:
+    params = CASES[name].layer.init(1, dtype=dtype)
+    return slow(CASES[name], params) if slowly else params
+
+
+def compare(worst: Any, name: str, library: str, dtype: str, got: Any, expected: Any) -> None:
+    """Compare per channel, relative to its peak."""
+    peak = np.abs(expected).max(axis=-2, keepdims=True)
+    error = np.abs(got.astype(float) - expected) / np.where(peak > 0, peak, 1.0)
+    limit = EQUIVALENCE[dtype]
+    worst(name, library, dtype, error.max(initial=0.0), limit)
+    assert np.all(error <= limit), (
+        f"{name} on {library}, {dtype}: {error.max(axis=tuple(range(error.ndim - 1)))} of the "
+        f"channels' peaks; expected at most {limit}"
+    )
+
+
+def test_every_length_is_tried() -> None:
+    assert set(COMPILED_LENGTHS) < set(LENGTHS)
+
+
+def shapes(library: str, name: str) -> tuple[int, ...]:
+    """Return the lengths to try."""
+    if library != "jax":
+        return LENGTHS
+    return COMPILED_LENGTHS if name in LAYERS else COMPILED_LENGTHS[:1]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", CASES)
+def test_modes_agree(ssm_backend: Any, worst: Any, name: str, dtype: str) -> None:
+    library, case = ssm_backend.name, CASES[name]
+    for length in shapes(library, name):
+        u = inputs((length, case.layer.d_model), dtype)
+        for slowly in (False, True):
+            params = parameters(name, dtype, slowly)
+            outputs = {
+                mode: call(ssm_backend, runner(library, name, mode), params, u)
+                for mode in case.modes
+            }
+            for mode in case.modes[1:]:
+                row = f"{name}: {mode}{', slow' if slowly else ''}"
+                compare(worst, row, library, dtype, outputs[mode], outputs["recurrence"])
+            compare(worst, f"{name}: scan", library, dtype, outputs["scan"], outputs["recurrence"])
+
+
+def chunked(library: Any, name: str, params: Any, u: Any, edges: list[int], modes: list[str]) -> Any:
+    """Return the outputs of the chunks, the state carried from each to the next."""
+    state, parts = None, []
+    for k, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        run = runner(library.name, name, modes[k % len(modes)], with_state=True)
+        y, state = call(library, run, params, u[start:stop], state)
+        parts.append(y)
+    return np.concatenate(parts, axis=-2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", CASES)
+def test_any_chunks(ssm_eager: Any, worst: Any, name: str, dtype: str) -> None:
+    """Random cuts, empty chunks and single steps included, each chunk in a random mode."""
+    length = 33
+    case, params = CASES[name], parameters(name, dtype, slowly=True)
+    u = inputs((length, case.layer.d_model), dtype)
+    whole = call(ssm_eager, runner(ssm_eager.name, name, "recurrence"), params, u)
+
+    @given(edges=cuts(length), modes=st.lists(st.sampled_from((*case.modes, "auto")), min_size=1))
+    def try_cuts(edges: list[int], modes: list[str]) -> None:
+        got = chunked(ssm_eager, name, params, u, edges, modes)
+        compare(worst, f"{name}: chunks", ssm_eager.name, dtype, got, whole)
+
+    try_cuts()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_long_chunks(ssm_backend: Any, worst: Any, name: str) -> None:
+    """Half of a long sequence in one mode, nothing, then the rest in another."""
+    length, dtype = 4096, "float32"
+    case, params = CASES[name], parameters(name, dtype, slowly=True)
+    u = inputs((length, case.layer.d_model), dtype)
+    whole = call(ssm_backend, runner(ssm_backend.name, name, case.modes[-1]), params, u)
+    edges = [0, length // 2, length // 2, length]
+    modes = [case.modes[-1], "auto", case.modes[-1]]
+    got = chunked(ssm_backend, name, params, u, edges, modes)
+    compare(worst, f"{name}: chunks, long", ssm_backend.name, dtype, got, whole)

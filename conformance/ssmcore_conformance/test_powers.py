@@ -1,0 +1,114 @@
+"""Powers of a transition against 40 digits; the Krylov table against repeated products."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import mpmath as mp
+import numpy as np
+import pytest
+from ssmcore_conformance.running import call, precision
+from ssmcore_conformance.tolerances import bound, check, steps
+
+from ssmcore import powers
+
+DTYPES = ["float32", "float64"]
+KINDS = ["real", "complex"]
+COUNT = 13
+Numbers = np.ndarray[Any, Any]
+# A double-float power is rounded once: half an eps, and as much again for the trailing parts
+# (13 squarings double an error of eps^2); both parts of a complex number at once: times sqrt(2).
+ONE_ULP = math.sqrt(2) * 2 * 0.5
+
+
+def bases(dtype: str, kind: str) -> Numbers:
+    """Return transitions near the unit circle, inside it, on it, and zero."""
+    modulus = np.asarray([1 - 1e-6, 1.0, 1 - 1e-3, 0.9, 0.5, 1e-3, 0.0])
+    if kind == "real":
+        return np.concatenate([modulus, -modulus]).astype(dtype)
+    phases = np.asarray([1e-6, 0.1, 1.0, 2.0, np.pi - 1e-7, -3.0])
+    return np.outer(modulus, np.exp(1j * phases)).ravel().astype(precision(dtype, kind))
+
+
+def exact(a: Numbers, exponents: list[int]) -> Numbers:
+    """Return a^k correctly rounded to float64, on a new first axis."""
+    with mp.workdps(40):
+        rows = [[complex(mp.mpc(complex(z)) ** k) for z in a] for k in exponents]
+    table = np.asarray(rows)
+    return table if np.iscomplexobj(a) else table.real
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_squares(ssm_backend: Any, worst: Any, dtype: str, kind: str) -> None:
+    """a^(2^k) to one ulp up to k = 12, where plain squaring is off by thousands."""
+    a = bases(dtype, kind)
+    out = call(ssm_backend, powers.squares, a, COUNT)
+    assert out.dtype == a.dtype
+    expected = exact(a, [2**k for k in range(COUNT)])
+    tolerance = bound(dtype, ONE_ULP, np.abs(expected))
+    check(worst, "powers.squares", ssm_backend.name, a.dtype, out, expected, tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 64, 65])
+def test_powers(ssm_backend: Any, worst: Any, dtype: str, kind: str, length: int) -> None:
+    """Within 2 log2(L) ulp, as stated."""
+    a = bases(dtype, kind)
+    out = call(ssm_backend, powers.powers, a, length)
+    assert out.shape == (length, *a.shape)
+    expected = exact(a, list(range(length))).reshape(out.shape)
+    tolerance = bound(dtype, 2 * math.log2(max(2, length)), np.abs(expected))
+    check(worst, "powers.powers", ssm_backend.name, a.dtype, out, expected, tolerance)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 16, 17, 100])
+def test_factored_powers(ssm_backend: Any, worst: Any, length: int) -> None:
+    """Coarse times fine covers every power, both within their 2 log2(L) ulp."""
+    a = bases("float64", "complex")
+    coarse, fine = call(ssm_backend, powers.factored_powers, a, length)
+    assert coarse.shape[0] * fine.shape[0] >= length
+    table = (coarse[:, None] * fine).reshape(-1, *a.shape)[:length]
+    expected = exact(a, list(range(length)))
+    tolerance = bound("float64", 4 * math.log2(max(2, length)) + 2, np.abs(expected))
+    name = "powers.factored_powers"
+    check(worst, name, ssm_backend.name, a.dtype, table, expected, tolerance)
+
+
+def contraction(dtype: str) -> Numbers:
+    """Return matrices (2, 3, 3) whose modulus has row sums of at most one."""
+    A = np.random.default_rng(0).standard_normal((2, 3, 3))
+    return (A / np.abs(A).sum(axis=-1).max(axis=-1)[:, None, None]).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_matrix_squares(ssm_backend: Any, worst: Any, dtype: str) -> None:
+    """A product of 2^k matrices of size 3 in any order: 3 2^k roundings on |A|^(2^k)."""
+    A = contraction(dtype)
+    for count in (0, 1, 5):
+        squares = call(ssm_backend, powers.matrix_squares, A, count)
+        assert len(squares) == count
+        for k, square in enumerate(squares):
+            expected = np.linalg.matrix_power(A.astype(float), 2**k)
+            growth = np.linalg.matrix_power(np.abs(A).astype(float), 2**k)
+            tolerance = bound(dtype, steps(3 * 2**k), growth)
+            name = "powers.matrix_squares"
+            check(worst, name, ssm_backend.name, dtype, square, expected, tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("length", [1, 2, 3, 7, 8, 33])
+def test_krylov(ssm_backend: Any, worst: Any, dtype: str, length: int) -> None:
+    A, B = contraction(dtype), np.ones((2, 3), dtype)
+    out = call(ssm_backend, powers.krylov, A, B, length)
+    assert out.shape == (2, 3, length)
+    assert out.dtype == np.dtype(dtype)
+    columns, sizes = [B.astype(float)], [np.abs(B).astype(float)]
+    for _ in range(length - 1):
+        columns.append((A.astype(float) @ columns[-1][..., None])[..., 0])
+        sizes.append((np.abs(A).astype(float) @ sizes[-1][..., None])[..., 0])
+    expected, growth = np.stack(columns, axis=-1), np.stack(sizes, axis=-1)
+    tolerance = bound(dtype, steps(3 * length), growth)
+    check(worst, "powers.krylov", ssm_backend.name, dtype, out, expected, tolerance)

@@ -1,0 +1,5 @@
+"""``python -m ssmcore`` is the command ``ssmcore``."""
+
+from ssmcore.cli import main
+
+main()
