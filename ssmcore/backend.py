@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import array_api_compat
 import numpy as np
@@ -23,6 +22,9 @@ import numpy as np
 from ssmcore import arrays
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.typing import Array, Namespace
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["Backend", "available", "default", "load", "move", "names", "of", "register", "to_numpy"]
 
@@ -55,7 +57,9 @@ class Backend:
 
     def version(self) -> str:
         """The version of the installed library."""
-        return importlib.metadata.version(self.library)
+        from importlib.metadata import version
+
+        return version(self.library)
 
     def devices(self) -> list[str]:
         """The devices that can be used now, the default one first."""
@@ -113,8 +117,10 @@ _owner_of_type: dict[type, Backend] = {}
 
 
 @functools.cache
-def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
-    return {ep.name: ep for ep in importlib.metadata.entry_points(group=GROUP)}
+def _entry_points() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # 50 ms that ``import ssmcore`` need not cost
+
+    return {ep.name: ep for ep in entry_points(group=GROUP)}
 
 
 def names() -> list[str]:
@@ -205,7 +211,9 @@ def _find_owner(x: Array) -> Backend:
 
 def default() -> str:
     """Return the default backend: the environment variable SSMCORE_BACKEND, or ``"numpy"``."""
-    name = os.environ.get("SSMCORE_BACKEND") or "numpy"
+    name = os.environ.get("SSMCORE_BACKEND")
+    if not name:
+        return "numpy"
     check_choice("ssmcore", "backend (from SSMCORE_BACKEND)", name, names())
     return name
 
@@ -292,8 +300,9 @@ def _move(x: Array, target: Backend, device: Any, dtype: str | None) -> Array:
     if source is target:
         out = target.xp.astype(x, getattr(target.xp, name), copy=True)
         return out if device is None else array_api_compat.to_device(out, device)
-    out = _cross(x, source, target, device)
-    return target.xp.astype(out, getattr(target.xp, name), copy=False)
+    out = target.xp.astype(_cross(x, source, target, device), getattr(target.xp, name), copy=False)
+    of(out)  # remembered now, so that a compiler never traces the search for the owner
+    return out
 
 
 def _cross(x: Array, source: Backend, target: Backend, device: Any) -> Array:

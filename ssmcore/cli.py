@@ -29,19 +29,26 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; the entry point of ``ssmcore`` and ``python -m ssmcore``."""
+    """Run the command line: the entry point of ``ssmcore`` and ``python -m ssmcore``."""
     app(prog_name="ssmcore")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ssmcore {ssmcore.__version__}")
+        raise typer.Exit
 
 
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", is_eager=True, callback=_show_version
+        ),
     ] = False,
 ) -> None:
-    if version:
-        typer.echo(f"ssmcore {ssmcore.__version__}")
-        raise typer.Exit
+    """Take the options that stand before a command."""
 
 
 @contextmanager
@@ -98,18 +105,44 @@ def _enable_float64(names: list[str]) -> list[str]:
     return notes
 
 
+VERIFY = """Prove that all backends and modes give the same answer, and say how closely.
+
+Every model runs on every backend, in every mode and dtype, over a recorded series. \
+Outputs are compared with a sequential float64 oracle, modes with each other, eigenvalues and \
+gradients between backends.
+
+Exit code 0 when everything agrees, 1 when something does not, 2 for input that makes no sense.
+
+[bold]Examples[/bold]
+
+ssmcore verify
+
+ssmcore verify S5 LRU --backends numpy,torch --dtype float32
+
+ssmcore verify --input speech.wav --length 4096 --json report.json
+"""
+DOCTOR = """Execute every primitive of every installed backend and say which code runs.
+
+Each primitive runs on a small fixed input in float32 and float64 and is compared with a plain \
+sequential loop. Exit code 1 when something that is installed is broken.
+
+[bold]Examples[/bold]
+
+ssmcore doctor
+
+ssmcore doctor --json doctor.json
+"""
+
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write every figure to FILE.")
 ]
 
 
-@app.command()
+@app.command(help=VERIFY)
 def verify(
     models: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[MODELS]...", help="LSSL, S4, S4D, S5, LRU, S6, RGLRU; all by default."
-        ),
+        typer.Argument(metavar="MODELS", help="LSSL, S4, S4D, S5, LRU, S6, RGLRU; all by default."),
     ] = None,
     backends: Annotated[
         list[str] | None,
@@ -150,21 +183,7 @@ def verify(
         bool, typer.Option("--quiet", "--no-progress", "-q", help="No progress bar.")
     ] = False,
 ) -> None:
-    """Prove that all backends and modes give the same answer, and say how closely.
-
-    Every model runs on every backend, in every mode and dtype, over a recorded series. Outputs are
-    compared with a sequential float64 oracle, modes with each other, eigenvalues and gradients
-    between backends. Exit code 0 when everything agrees, 1 when something does not, 2 for input
-    that makes no sense.
-
-    [bold]Examples[/bold]
-
-    ssmcore verify
-
-    ssmcore verify S5 LRU --backends numpy,torch --dtype float32
-
-    ssmcore verify --input speech.wav --length 4096 --json report.json
-    """
+    """Run ``ssmcore verify``."""
     from ssmcore import verify as verification
     from ssmcore.series import load
     from ssmcore.verify.table import show
@@ -190,19 +209,9 @@ def verify(
     _exit(report)
 
 
-@app.command()
+@app.command(help=DOCTOR)
 def doctor(json: Json = None) -> None:
-    """Execute every primitive of every installed backend and say which code runs.
-
-    Each primitive runs on a small fixed input in float32 and float64 and is compared with a plain
-    sequential loop. Exit code 1 when something that is installed is broken.
-
-    [bold]Examples[/bold]
-
-    ssmcore doctor
-
-    ssmcore doctor --json doctor.json
-    """
+    """Run ``ssmcore doctor``."""
     from ssmcore import doctor as examination
 
     with _clean_errors():

@@ -237,7 +237,7 @@ def show(report: Report, console: Any) -> None:
     from rich.text import Text
 
     styles = {"ok": "green", "broken": "bold red", "no device": "yellow", "absent": "dim"}
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0))
     for name in ("backend", "version", "devices", "status", ""):
         table.add_column(name, overflow="fold")
     for found in report.backends:
@@ -246,7 +246,7 @@ def show(report: Report, console: Any) -> None:
         table.add_row(found.name, found.version, ", ".join(found.devices), status, Text(detail))
     console.print(table)
 
-    rows = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    rows = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0))
     for name in ("backend", "primitive", "runs"):
         rows.add_column(name, overflow="fold")
     for name in DTYPES:
@@ -268,7 +268,9 @@ def show(report: Report, console: Any) -> None:
                 result_text,
                 end_section=index == len(by_name),
             )
+    console.print()
     console.print(rows)
+    console.print()
     for note in report.notes:
         console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
     failures = [(b.name, p) for b in report.backends for p in b.primitives if not p.passed]

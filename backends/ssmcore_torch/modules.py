@@ -209,8 +209,8 @@ def _register(module: torch.nn.Module, tree: Params) -> None:
     """Register every array of ``tree`` as a parameter, nested dicts as nested modules."""
     for name, x in tree.items():
         if isinstance(x, Mapping):
-            # Straight into _modules: add_module refuses "forward", the name of a direction.
-            module._modules[name] = child = torch.nn.Module()
+            child = torch.nn.Module()
+            module.add_module(name, child)
             _register(child, dict(x))
         else:
             module.register_parameter(name, torch.nn.Parameter(x))

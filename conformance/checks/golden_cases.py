@@ -103,8 +103,8 @@ def with_bidirectional(run: Run) -> Run:
         if model != "Bidirectional":
             return run(model, options, params, u, reset=reset, state=state)
         inner = options["inner"], options["inner_options"]
-        ahead, _ = run(*inner, params["forward"], u, reset=None, state=None)
-        back, _ = run(*inner, params["backward"], u[..., ::-1, :], reset=None, state=None)
+        ahead, _ = run(*inner, params["causal"], u, reset=None, state=None)
+        back, _ = run(*inner, params["anticausal"], u[..., ::-1, :], reset=None, state=None)
         back = back[..., ::-1, :]
         if options["skip_current"]:  # y_t takes what the backward pass says after u_{t+1}
             back = np.concatenate((back[..., 1:, :], np.zeros_like(back[..., :1, :])), axis=-2)
@@ -244,7 +244,7 @@ def _kernels(
     layers = {"": (case.model, case.options, case.params)}
     if case.model == "Bidirectional":
         inner = case.options["inner"], case.options["inner_options"]
-        layers = {part: (*inner, case.params[part]) for part in ("forward", "backward")}
+        layers = {part: (*inner, case.params[part]) for part in ("causal", "anticausal")}
     for row, (part, (model, options, params)) in enumerate(layers.items()):
         H = options["d_model"]
         rows = slice(row * H, (row + 1) * H)

@@ -187,9 +187,9 @@ def test_s5_of_a_whole_model() -> None:
         )
         assert reading.options["skip_current"] is False
         np.testing.assert_array_equal(
-            reading.params["backward"]["C"], groups["model_pool"][f"{prefix}/C2"]
+            reading.params["anticausal"]["C"], groups["model_pool"][f"{prefix}/C2"]
         )
-        assert not reading.params["backward"]["D"].any()
+        assert not reading.params["anticausal"]["D"].any()
 
 
 # ----------------------------------------------------------- selective_scan_arguments, any library

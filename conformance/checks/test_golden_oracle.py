@@ -118,7 +118,7 @@ def test_true_C_is_recovered_from_C_tilde() -> None:
 
 
 def _forward(reading: checkpoints.Reading) -> dict[str, np.ndarray]:
-    return dict(reading.params.get("forward", reading.params))
+    return dict(reading.params.get("causal", reading.params))
 
 
 def test_dss_is_refused() -> None:

@@ -233,7 +233,7 @@ def test_bidirectional_wraps_modules_and_layers() -> None:
     both = ssm.Bidirectional.of(inner, combine="concat", seed=1, dtype="float64")
     assert both.layer == ssmcore.Bidirectional.of(inner.layer, combine="concat")
     assert both(_input("float64")).shape == (2, 9, 8)
-    assert "forward.nu_log" in both.state_dict()
+    assert "causal.nu_log" in both.state_dict()
     tied = ssm.Bidirectional.of(inner.layer, tied=True)
     assert set(tied.state_dict()) == set(inner.state_dict())
     assert isinstance(both, ssm.Layer)

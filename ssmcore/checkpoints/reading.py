@@ -29,7 +29,7 @@ class Reading(NamedTuple):
         in each direction), "inner_options" (its constructor options) and "skip_current".
     params : dict
         The layer's (nested) parameters, NumPy float64; "Bidirectional" has one set under
-        "forward" and one under "backward".
+        "causal" and one under "anticausal".
     """
 
     model: str

@@ -132,7 +132,7 @@ def read_s4(
         return Reading(model, inner, sets[0])
     sets[1]["D"] = np.zeros_like(sets[1]["D"])
     whole = {"inner": model, "inner_options": inner, "skip_current": True}
-    return Reading("Bidirectional", whole, {"forward": sets[0], "backward": sets[1]})
+    return Reading("Bidirectional", whole, {"causal": sets[0], "anticausal": sets[1]})
 
 
 def read_s4d_standalone(state_dict: Mapping[str, Any], *, prefix: str = "") -> Reading:

@@ -90,7 +90,7 @@ def read_s5(
     backward = {name: value.copy() for name, value in forward.items()}
     backward |= {"C": C[1], "D": np.zeros(H)}
     options = {"inner": "S5", "inner_options": inner, "skip_current": False}
-    return Reading("Bidirectional", options, {"forward": forward, "backward": backward})
+    return Reading("Bidirectional", options, {"causal": forward, "anticausal": backward})
 
 
 def _directions(

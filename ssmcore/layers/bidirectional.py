@@ -20,7 +20,7 @@ __all__ = ["Bidirectional"]
 class Bidirectional(Layer):
     """y = forward(u) + flip(backward(flip(u))), each sequence turned within its own length.
 
-    Parameters: {"forward": ..., "backward": ...}, or those of the layer itself when ``tied``.
+    Parameters: {"causal": ..., "anticausal": ...}, or those of the layer itself when ``tied``.
 
     Attributes
     ----------
@@ -77,7 +77,7 @@ class Bidirectional(Layer):
     def shapes(self) -> dict[str, Any]:
         """Return the shape of every parameter."""
         one = self.layer.shapes()
-        return one if self.tied else {"forward": one, "backward": one}
+        return one if self.tied else {"causal": one, "anticausal": one}
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return {}: a bidirectional layer cannot stream."""
@@ -85,7 +85,7 @@ class Bidirectional(Layer):
 
     def _draw(self, rng: np.random.Generator) -> Params:
         draw = self.layer._draw
-        return draw(rng) if self.tied else {"forward": draw(rng), "backward": draw(rng)}
+        return draw(rng) if self.tied else {"causal": draw(rng), "anticausal": draw(rng)}
 
     def param_groups(self) -> list[ParamGroup]:
         """Those of the layer, for each direction."""
@@ -93,12 +93,12 @@ class Bidirectional(Layer):
             return self.layer.param_groups()
         return [
             group._replace(names=tuple(f"{way}.{name}" for name in group.names))
-            for way in ("forward", "backward")
+            for way in ("causal", "anticausal")
             for group in self.layer.param_groups()
         ]
 
     def _system(self, params: Params, u: Array | None, fresh: Array | None) -> System:
-        msg = f"{self.name}: two systems run, one each way; ask layer.system(params['forward'])"
+        msg = f"{self.name}: two systems run, one each way; ask layer.system(params['causal'])"
         raise SSMError(msg)
 
     def eigenvalues(self, params: Params, u: Array | None = None) -> Array:
@@ -110,7 +110,7 @@ class Bidirectional(Layer):
         )
 
     def _ways(self, params: Params) -> tuple[Params, Params]:
-        return (params, params) if self.tied else (params["forward"], params["backward"])
+        return (params, params) if self.tied else (params["causal"], params["anticausal"])
 
     def _check_mode(self, mode: str, reset: Array | None) -> None:
         self.layer._check_mode(mode, reset)

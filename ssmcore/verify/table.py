@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -20,41 +22,59 @@ def _figure(found: Comparison | None) -> Text:
     return Text(f"{found.error:.1e}", style="" if found.passed else "bold red")
 
 
-def _row(case: Case) -> list[Text | str]:
-    worst = case.worst
-    result = Text("ok", style="green") if case.passed else Text("FAILED", style="bold red")
-    return [
-        case.model,
-        case.backend,
-        case.dtype,
-        "-" if worst is None else f"{worst.ulps:.1f}",
-        _figure(worst.oracle if worst else None),
-        "-" if worst is None else f"{worst.oracle.tolerance:.0e}",
-        _figure(case.between_modes),
-        _figure(case.eigenvalues),
-        _figure(case.gradients),
-        f"{case.seconds:.1f}",
-        result,
-    ]
+def _short(number: float) -> str:
+    return f"{number:.1f}" if number < 100 else f"{number:.0f}"
 
 
-def _table(report: Report) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("model", "backend", "dtype"):
-        table.add_column(name, no_wrap=True)
-    numbers = ("ulp", "error", "allowed", "modes", "eigenv.", "grad.", "s")
-    for name in numbers:
+def _ulps(case: Case) -> str:
+    return _short(case.worst.ulps) if case.worst else "-"
+
+
+def _allowed(case: Case) -> str:
+    return f"{case.worst.oracle.tolerance:.0e}" if case.worst else "-"
+
+
+def _result(case: Case) -> Text:
+    return Text("ok", style="green") if case.passed else Text("FAILED", style="bold red")
+
+
+NAMES: dict[str, Callable[[Case], str]] = {
+    "model": lambda case: case.model,
+    "backend": lambda case: case.backend,
+    "dtype": lambda case: case.dtype,
+}
+FIGURES: dict[str, Callable[[Case], Text | str]] = {
+    "ulp": _ulps,
+    "error": lambda case: _figure(case.worst.oracle if case.worst else None),
+    "allowed": _allowed,
+    "modes": lambda case: _figure(case.between_modes),
+    "eigenv.": lambda case: _figure(case.eigenvalues),
+    "grad.": lambda case: _figure(case.gradients),
+    "s": lambda case: _short(case.seconds),
+}
+ROOM = 80  # columns of text that all of them need
+DISPENSABLE = ("ulp", "allowed", "s")
+
+
+def _table(report: Report, width: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1 if width >= 100 else 0))
+    figures = {k: f for k, f in FIGURES.items() if width >= ROOM or k not in DISPENSABLE}
+    for name in NAMES:
+        table.add_column(name, overflow="fold", no_wrap=name != "backend")
+    for name in figures:
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     cases = report.cases
     for case, following in zip(cases, [*cases[1:], None], strict=True):
-        table.add_row(*_row(case), end_section=following is None or following.model != case.model)
+        cells = [show_it(case) for show_it in (*NAMES.values(), *figures.values(), _result)]
+        table.add_row(*cells, end_section=following is None or following.model != case.model)
     return table
 
 
 def show(report: Report, console: Console) -> None:
     """Print ``report``: table, what its columns are, notes, failures, summary."""
-    console.print(_table(report))
+    console.print(_table(report, console.width))
+    console.print()
     s = report.settings
     lines = [
         f"input: {s['input']}, {s['batch']} x {s['length']} steps x {s['d_model']} channels; "
