@@ -7,7 +7,7 @@ differentiates. Nothing changes dtype, device or namespace unless its name says 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import array_api_compat
@@ -21,6 +21,7 @@ __all__ = [
     "device",
     "expm1",
     "is_complex",
+    "is_tree",
     "join",
     "leaves",
     "like",
@@ -168,16 +169,21 @@ def expm1(z: Array) -> Array:
     return (xp.expm1(x) * xp.cos(y) - 2.0 * s * s) + xp.exp(x) * xp.sin(y) * 1j
 
 
+def is_tree(tree: Any) -> bool:
+    """Whether ``tree`` is a mapping of any kind, torch's ParameterDict among them."""
+    return hasattr(tree, "items")
+
+
 def tree_map(fn: Callable[[Array], Any], tree: Any) -> Any:
     """Apply ``fn`` to every array of a nested mapping, keeping its keys."""
-    if isinstance(tree, Mapping):
+    if is_tree(tree):
         return {key: tree_map(fn, value) for key, value in tree.items()}
     return fn(tree)
 
 
 def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Array]]:
     """Yield (dotted name, array) of a nested mapping, in its order."""
-    if not isinstance(tree, Mapping):
+    if not is_tree(tree):
         yield prefix, tree
         return
     for key, value in tree.items():

@@ -6,6 +6,7 @@ inputs.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,8 +15,9 @@ from hypothesis import settings
 
 from ssmcore import arrays, backend
 from ssmcore.backend import Backend
+from ssmcore.layers import Layer
 
-__all__ = ["call", "examples", "flat", "grid", "host", "layouts", "precision"]
+__all__ = ["call", "compiled", "examples", "flat", "grid", "host", "layouts", "precision"]
 
 Numbers = np.ndarray[Any, Any]
 
@@ -82,6 +84,17 @@ def call(library: Backend, fn: Callable[..., Any], *given: Any, **named: Any) ->
         assert backend.of(x).name == library.name
         assert {str(arrays.device(x))} == where
     return host(out)
+
+
+@functools.cache
+def compiled(library: str, layer: Layer, mode: str, return_state: bool = False) -> Any:
+    """Return ``layer`` in ``mode`` as a function of arrays, compiled once where that is done."""
+
+    def run(params: Any, u: Any, state: Any = None, reset: Any = None, lengths: Any = None) -> Any:
+        options = {"reset": reset, "lengths": lengths, "return_state": return_state}
+        return layer(params, u, state, mode=mode, **options)
+
+    return backend.load(library).compile(run)
 
 
 def _is_array(x: Any) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
 import numpy as np
 
@@ -16,7 +17,9 @@ from ssmcore.primitives._checks import broadcasts_to, check_precision, check_res
 from ssmcore.systems import System
 from ssmcore.typing import Array, Params, State
 
-__all__ = ["Layer", "ParamGroup", "check_positive"]
+__all__ = ["Layer", "ParamGroup", "check_count", "check_positive", "hyperparameters"]
+
+Kind = TypeVar("Kind", bound=type)
 
 MODES = ("auto", "recurrence", "scan", "convolution")
 HALF = ("float16", "bfloat16")
@@ -54,7 +57,24 @@ def check_count(owner: str, **values: int) -> None:
             raise SSMError(msg)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass_transform(frozen_default=True)
+def hyperparameters(kind: Kind) -> Kind:
+    """Make a frozen dataclass whose constructor answers a misspelt option with the nearest one."""
+    made: Any = dataclasses.dataclass(frozen=True)(kind)
+    construct = made.__init__
+    names = [field.name for field in dataclasses.fields(made)]
+
+    @functools.wraps(construct)
+    def __init__(self: Any, *args: Any, **options: Any) -> None:  # noqa: N807
+        for option in options:
+            check_choice(made.__name__, "option", option, names)
+        construct(self, *args, **options)
+
+    made.__init__ = __init__
+    return made  # type: ignore[no-any-return]
+
+
+@hyperparameters
 class Layer(ABC):
     """A state space layer: hyper-parameters only; parameters are a separate dict of real arrays.
 
@@ -265,7 +285,7 @@ class Layer(ABC):
 
     def _check_params(self, params: Params) -> None:
         """Raise SSMError unless ``params`` has this layer's names, shapes and one float dtype."""
-        given = dict(arrays.leaves(params)) if isinstance(params, Mapping) else {}
+        given = dict(arrays.leaves(params)) if arrays.is_tree(params) else {}
         expected = {k: tuple(v) for k, v in arrays.leaves(self.shapes())}
         if set(given) != set(expected):
             missing, extra = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
@@ -337,7 +357,7 @@ class Layer(ABC):
             raise SSMError(msg)
         fits = broadcasts_to(lengths, tuple(u.shape[:-2]))
         check_shape(self.name, "lengths", lengths, f"(...) = {tuple(u.shape[:-2])}", fits)
-        if backend.of(lengths).concrete(lengths) and lengths.shape and 0 not in lengths.shape:
+        if backend.of(lengths).concrete(lengths) and 0 not in lengths.shape:
             low, high = int(xp.min(lengths)), int(xp.max(lengths))
             if low < 0 or high > u.shape[-2]:
                 msg = (

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ssmcore import arrays
 from ssmcore.errors import SSMError, check_choice
-from ssmcore.layers.base import Layer, ParamGroup
+from ssmcore.layers.base import Layer, ParamGroup, hyperparameters
 from ssmcore.systems import System
 from ssmcore.typing import Array, Params, State
 
 __all__ = ["Bidirectional"]
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class Bidirectional(Layer):
     """y = forward(u) + flip(backward(flip(u))), each sequence turned within its own length.
 

@@ -8,7 +8,6 @@ the start, complex without conjugate pairs, hence without a factor 2.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,14 +15,14 @@ import numpy as np
 from ssmcore import arrays
 from ssmcore.errors import SSMError
 from ssmcore.initialization import ring
-from ssmcore.layers.base import Layer, ParamGroup, check_count, check_positive
+from ssmcore.layers.base import Layer, ParamGroup, check_count, check_positive, hyperparameters
 from ssmcore.systems import DiagonalSystem
 from ssmcore.typing import Array, Params
 
 __all__ = ["LRU"]
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class LRU(Layer):
     """LRU: one discrete diagonal system from all channels to all channels.
 

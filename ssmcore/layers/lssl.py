@@ -6,7 +6,6 @@ models with linear state-space layers", 2021. x' = A x + B u, y = C x + D u.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,14 +16,14 @@ from ssmcore.errors import SSMError, check_choice
 from ssmcore.initialization import hippo, log_uniform_timescale
 from ssmcore.layers._continuous import check_steps
 from ssmcore.layers._spectrum import dense_eigenvalues
-from ssmcore.layers.base import Layer, ParamGroup, check_count
+from ssmcore.layers.base import Layer, ParamGroup, check_count, hyperparameters
 from ssmcore.systems import DenseSystem
 from ssmcore.typing import Array, Params
 
 __all__ = ["LSSL"]
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class LSSL(Layer):
     """LSSL: H dense systems, one per channel, by the generalised bilinear rule.
 

@@ -7,7 +7,6 @@ efficient language models", 2024, section 2.4. h_t = a_t h_{t-1} + sqrt(1 - a_t^
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,14 @@ import numpy as np
 from ssmcore import arrays, engine
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.initialization import rglru_a_param
-from ssmcore.layers.base import Layer, ParamGroup, check_count, check_positive
+from ssmcore.layers.base import Layer, ParamGroup, check_count, check_positive, hyperparameters
 from ssmcore.time_varying import TimeVaryingSystem
 from ssmcore.typing import Array, Params, State
 
 __all__ = ["RGLRU"]
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class RGLRU(Layer):
     """RG-LRU: one real state per channel, with gates from the input.
 

@@ -7,7 +7,6 @@ y = 2 Re(C x) + D u, A = diag(lambda) - P P*, half of the conjugate pairs stored
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,14 +24,14 @@ from ssmcore.layers._continuous import (
     tiled,
 )
 from ssmcore.layers._spectrum import dense_eigenvalues
-from ssmcore.layers.base import Layer, ParamGroup, check_count
+from ssmcore.layers.base import Layer, ParamGroup, check_count, hyperparameters
 from ssmcore.systems import DPLRSystem
 from ssmcore.typing import Array, Params
 
 __all__ = ["S4"]
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class S4(Layer):
     """S4: H diagonal-plus-low-rank systems, one per channel.
 

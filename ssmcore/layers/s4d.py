@@ -6,7 +6,6 @@ Gu, Gupta, Goel, Re, "On the parameterization and initialization of diagonal sta
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,14 +23,14 @@ from ssmcore.layers._continuous import (
     pairs,
     tiled,
 )
-from ssmcore.layers.base import Layer, ParamGroup, check_positive
+from ssmcore.layers.base import Layer, ParamGroup, check_positive, hyperparameters
 from ssmcore.systems import DiagonalSystem
 from ssmcore.typing import Array, Params
 
 __all__ = ["S4D"]
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class S4D(Layer):
     """S4D: H diagonal systems, one per channel.
 

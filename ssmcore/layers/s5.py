@@ -6,7 +6,6 @@ x' = Lambda x + B u, y = 2 Re(C x) + D u with half of the conjugate pairs (``con
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,14 +20,14 @@ from ssmcore.initialization import (
     s5_output_matrix,
 )
 from ssmcore.layers._continuous import check_steps, pairs
-from ssmcore.layers.base import Layer, ParamGroup, check_count
+from ssmcore.layers.base import Layer, ParamGroup, check_count, hyperparameters
 from ssmcore.systems import DiagonalSystem
 from ssmcore.typing import Array, Params
 
 __all__ = ["S5"]
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class S5(Layer):
     """S5: one diagonal system from all channels to all channels.
 

@@ -7,7 +7,6 @@ h_t = e^{dt_t A} h_{t-1} + dt_t B_t u_t, y_t = C_t h_t + D u_t, with dt, B, C fr
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,14 +15,14 @@ from ssmcore import arrays
 from ssmcore.errors import check_choice
 from ssmcore.initialization import softplus_bias
 from ssmcore.layers._continuous import check_steps
-from ssmcore.layers.base import Layer, ParamGroup, check_count, check_positive
+from ssmcore.layers.base import Layer, ParamGroup, check_count, check_positive, hyperparameters
 from ssmcore.time_varying import SelectiveSystem
 from ssmcore.typing import Array, Params
 
 __all__ = ["S6"]
 
 
-@dataclass(frozen=True)
+@hyperparameters
 class S6(Layer):
     """S6: per channel N real states, with step size, B and C chosen by the input.
 

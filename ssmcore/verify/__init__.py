@@ -201,7 +201,7 @@ def _input(series: Array | None, length: int | None, d_model: int) -> Numbers:
     if length is not None and not 1 <= length <= samples:
         msg = f"verify: length is {length}; expected 1 to {samples}, the samples of the input"
         raise SSMError(msg)
-    u = as_channels(values[: length or LENGTH], d_model)
+    u = as_channels(values[: length or LENGTH] if values.ndim else values, d_model)
     if not np.any(u):
         msg = "verify: the input is constant, which shows nothing; give a series that varies"
         raise SSMError(msg)
