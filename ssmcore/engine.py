@@ -12,7 +12,7 @@ from ssmcore import arrays, backend
 from ssmcore.systems import System
 from ssmcore.typing import Array
 
-__all__ = ["run", "valid_steps"]
+__all__ = ["hide_padding", "run", "valid_steps"]
 
 
 def valid_steps(lengths: Array | None, u: Array) -> Array | None:
@@ -20,6 +20,14 @@ def valid_steps(lengths: Array | None, u: Array) -> Array | None:
     if lengths is None:
         return None
     return arrays.arange(u, u.shape[-2], lengths.dtype) < lengths[..., None]
+
+
+def hide_padding(u: Array, valid: Array | None) -> Array:
+    """Return u (..., L, H) with zero, whatever is there, wherever ``valid`` is False."""
+    if valid is None:
+        return u
+    xp = arrays.namespace(u)
+    return xp.where(valid[..., None], u, xp.zeros_like(u))
 
 
 def run(
@@ -40,8 +48,8 @@ def run(
     if u.shape[-2] == 0:
         return xp.zeros_like(u), (x if return_state else None)
     valid = valid_steps(lengths, u)
+    u = hide_padding(u, valid)
     if valid is not None:
-        u = xp.where(valid[..., None], u, xp.zeros_like(u))
         reset = reset if reset is None else reset & valid
     work = xp.astype(u, system.dtype, copy=False)
     start = xp.astype(x, system.dtype, copy=False)
@@ -50,8 +58,7 @@ def run(
     else:
         y, last = _run_constant(system, work, start, mode, reset, lengths, valid, return_state)
     y = y if system.D is None else y + system.D * work
-    if valid is not None:
-        y = xp.where(valid[..., None], y, xp.zeros_like(y))
+    y = hide_padding(y, valid)
     y = xp.astype(y, u.dtype, copy=False)
     return y, (xp.astype(last, x.dtype, copy=False) if return_state else None)
 

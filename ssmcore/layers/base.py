@@ -270,6 +270,8 @@ class Layer(ABC):
         lengths: Array | None,
         return_state: bool,
     ) -> tuple[Array, State | None]:
+        if self.time_varying:  # its coefficients come from the input, so padding must go first
+            u = engine.hide_padding(u, engine.valid_steps(lengths, u))
         system = self._system(params, u, None)
         y, x = engine.run(system, u, state["x"], mode, reset, lengths, return_state)
         return y, (None if x is None else {"x": x})
@@ -357,8 +359,10 @@ class Layer(ABC):
             raise SSMError(msg)
         fits = broadcasts_to(lengths, tuple(u.shape[:-2]))
         check_shape(self.name, "lengths", lengths, f"(...) = {tuple(u.shape[:-2])}", fits)
-        if backend.of(lengths).concrete(lengths) and 0 not in lengths.shape:
-            low, high = int(xp.min(lengths)), int(xp.max(lengths))
+        owner = backend.of(lengths)
+        if owner.concrete(lengths) and 0 not in lengths.shape:
+            values = owner.to_numpy(lengths)
+            low, high = int(values.min()), int(values.max())
             if low < 0 or high > u.shape[-2]:
                 msg = (
                     f"{self.name}: lengths go from {low} to {high}; expected 0 to L = {u.shape[-2]}"

@@ -128,7 +128,7 @@ class RGLRU(Layer):
         xp = arrays.namespace(params["a_param"], u)
         decay = self.c * arrays.softplus(params["a_param"])
         log_a = -decay * self._gate(params["a_gate"], u)
-        a, multiplier = xp.exp(log_a), xp.sqrt(-xp.expm1(2.0 * log_a))
+        a, multiplier = xp.exp(log_a), _root_one_minus_square(log_a)
         if fresh is not None:
             first = fresh[..., None]
             a = xp.where(first, xp.zeros_like(a), a)
@@ -148,8 +148,7 @@ class RGLRU(Layer):
     ) -> tuple[Array, State | None]:
         xp = arrays.namespace(u)
         valid = engine.valid_steps(lengths, u)
-        if valid is not None:
-            u = xp.where(valid[..., None], u, xp.zeros_like(u))
+        u = engine.hide_padding(u, valid)
         system = self._system(params, u, self._restarts(u, state, reset))
         y, h = engine.run(system, u, state["h"][..., None], mode, None, lengths, return_state)
         if h is None:
@@ -175,3 +174,11 @@ class RGLRU(Layer):
         """Return the eigenvalues a_t for input u (..., L, H): (..., L, H) real."""
         system: TimeVaryingSystem = self.system(params, u)  # type: ignore[assignment]
         return system.a[..., 0]
+
+
+def _root_one_minus_square(log_a: Array) -> Array:
+    """Return sqrt(1 - a^2) from log a without cancellation, derivative finite at a = 1."""
+    xp = arrays.namespace(log_a)
+    tiny = float(xp.finfo(log_a.dtype).smallest_normal)
+    rest = -xp.expm1(2.0 * log_a)
+    return xp.sqrt(xp.where(rest > tiny, rest, xp.full_like(rest, tiny)))

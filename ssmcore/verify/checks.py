@@ -122,11 +122,11 @@ def _oracle_eigenvalues(layer: Layer, params: Params, u: Numbers) -> Numbers:
 
 
 def chunk_sizes(length: int, seed: int) -> list[int]:
-    """Return random sizes that add up to ``length``: a single step first, then up to a quarter."""
+    """Return random sizes that add up to ``length``: a single step first, then up to L / 16."""
     rng = np.random.default_rng(seed)
     sizes = [1]
     while sum(sizes) < length:
-        size = int(rng.integers(1, max(2, length // 4 + 1)))
+        size = int(rng.integers(1, max(2, length // 16 + 1)))
         sizes.append(min(size, length - sum(sizes)))
     return sizes
 
@@ -143,7 +143,7 @@ def output(problem: Problem, owner: Backend, mode: str, seed: int) -> Numbers:
 def _chunked(problem: Problem, owner: Backend, params: Params, sizes: list[int]) -> Numbers:
     """Run chunk by chunk in mode "auto" with the state carried.
 
-    Where functions are compiled, every chunk is padded to the longest and given its ``lengths``:
+    Where functions are compiled, each chunk is padded to the longest and given its ``lengths``:
     one compilation instead of one a size.
     """
     layer, batch = problem.layer, problem.u.shape[:-2]

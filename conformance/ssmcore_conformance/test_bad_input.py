@@ -1,0 +1,229 @@
+"""Bad input to layers: SSMError with the offending value and what was expected, before any work.
+
+Each call goes through ``running.call``-like checks: inputs are compared before and after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from ssmcore_conformance.models import LAYERS, inputs
+from ssmcore_conformance.running import host
+
+import ssmcore as ssm
+from ssmcore import arrays, backend
+from ssmcore.errors import SSMError
+
+H, L = 4, 5
+Call = dict[str, Any]
+
+
+def usual(name: str, dtype: str = "float64") -> Call:
+    """Return arguments that fit, in NumPy."""
+    layer = LAYERS[name].layer
+    params = layer.init(0, dtype=dtype)
+    return {"params": params, "u": inputs((2, L, H), dtype)}
+
+
+def moved(library: Any, tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: moved(library, x) for key, x in tree.items()}
+    return library.from_numpy(tree) if isinstance(tree, np.ndarray) else tree
+
+
+def refused(library: Any, name: str, given: Call, message: str) -> None:
+    """Assert that the layer refuses with ``message`` and leaves everything as it was."""
+    layer = LAYERS[name].layer
+    call = given if "as is" in given else moved(library, given)
+    call = {key: x for key, x in call.items() if key != "as is"}
+    kept = [x for x in call.values() if hasattr(x, "dtype")]
+    kept += [x for x in arrays.leaves(call["params"])] if isinstance(call["params"], dict) else []
+    kept = [x[1] if isinstance(x, tuple) else x for x in kept if not isinstance(x, int)]
+    before = [np.array(host(x)) for x in kept if hasattr(x, "dtype")]
+    with pytest.raises(SSMError, match=f"{message}") as caught:
+        layer(call.pop("params"), call.pop("u"), **call)
+    assert str(caught.value).strip()
+    for old, x in zip(before, kept, strict=True):
+        np.testing.assert_array_equal(old, host(x))
+
+
+one = np.ones
+EVERY: dict[str, tuple[Call, str]] = {
+    "channels": ({"u": one((2, L, 3))}, r"u has shape \(2, 5, 3\); expected \(\.\.\., L, 4\)"),
+    "axes": ({"u": one(H)}, r"u has shape \(4,\); expected \(\.\.\., L, 4\)"),
+    "integer": ({"u": one((2, L, H), int)}, "u has dtype int64, the parameters float64"),
+    "single": ({"u": one((2, L, H), np.float32)}, "u has dtype float32, the parameters float64"),
+    "complex": ({"u": one((2, L, H), complex)}, "u has dtype complex128, the parameters float64"),
+    "mode": ({"mode": "recurence"}, "mode is 'recurence'; .*did you mean 'recurrence'"),
+    "mode, far": ({"mode": "xyz"}, "mode is 'xyz'; expected one of 'auto', 'recurrence', 'scan'"),
+    "reset shape": ({"reset": one((2, L + 1), bool)}, r"reset has shape \(2, 6\); .*\(2, 5\)"),
+    "reset dtype": ({"reset": one((2, L), int)}, "reset has dtype int64; expected bool"),
+    "lengths shape": ({"lengths": one(3, int)}, r"lengths has shape \(3,\); expected .*\(2,\)"),
+    "lengths dtype": ({"lengths": one(2)}, "lengths has dtype float64; expected integers"),
+    "lengths above": ({"lengths": one(2, int) * 6}, "lengths go from 6 to 6; expected 0 to L = 5"),
+    "lengths below": ({"lengths": -one(2, int)}, "lengths go from -1 to -1; expected 0 to L = 5"),
+    "no state": ({"state": {}}, r"state of another layer\? got \[\], expected \['\w+'"),
+    "state, array": ({"state": one(3)}, r"state of another layer\? got ndarray"),
+    "params": ({"params": {}}, "parameters of another layer.*missing"),
+    "params, array": ({"params": one(3)}, "parameters of another layer.*missing"),
+}
+
+
+@pytest.mark.parametrize("wrong", EVERY)
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer(ssm_backend: Any, name: str, wrong: str) -> None:
+    changes, message = EVERY[wrong]
+    if wrong == "state, array":
+        message = message.removesuffix("ndarray")
+    refused(ssm_backend, name, usual(name) | changes, f"{name}: {message}")
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_parameters_that_do_not_fit(ssm_backend: Any, name: str) -> None:
+    """Of another layer, of another size, of several precisions, integer, half, complex."""
+    given = usual(name)
+    leaf = next(key for key, x in given["params"].items() if isinstance(x, np.ndarray))
+    x = given["params"][leaf]
+    other = "LRU" if name != "LRU" else "S5"
+    wrong = [
+        (usual(other)["params"], "parameters of another layer.*missing.*unexpected"),
+        ({**given["params"], leaf: x[:-1]}, rf"{leaf} has shape \(.*\); expected \("),
+        ({**given["params"], leaf: x.astype(np.float32)}, f"one precision.*{leaf} float32"),
+        ({**given["params"], leaf: x.astype(int)}, f"{leaf} has dtype int64; expected one of"),
+        ({**given["params"], leaf: x.astype(complex)}, f"{leaf} is complex; expected a real"),
+    ]
+    if hasattr(ssm_backend.xp, "float16"):
+        halves = {**given["params"], leaf: x.astype(np.float16)}
+        wrong.append((halves, f"{leaf} has dtype float16; expected one of float32, float64"))
+    for params, message in wrong:
+        refused(ssm_backend, name, given | {"params": params}, f"{name}: {message}")
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_states_that_do_not_fit(ssm_backend: Any, name: str) -> None:
+    """Of another batch, of another layer, of another precision."""
+    given, layer = usual(name), LAYERS[name].layer
+    state = {k: np.zeros((2, *s)) for k, s in layer.state_shapes().items()}
+    key = next(iter(state))
+    wrong = [
+        ({**state, key: state[key][:1]}, rf"state\['{key}'\] has shape \(1, .*expected \(2, "),
+        ({"z": state[key]}, r"state of another layer\? got \['z'\], expected"),
+        ({**state, key: state[key].astype(np.float32)}, f"one precision.*{key} float32"),
+        ({**state, key: state[key].astype(int)}, f"{key} has dtype int64"),
+    ]
+    for changed, message in wrong:
+        refused(ssm_backend, name, given | {"state": changed}, f"{name}: .*{message}")
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_libraries_do_not_mix(ssm_backend: Any, name: str) -> None:
+    """Parameters, input, state, reset and lengths come from one library."""
+    strange = backend.load("numpy" if ssm_backend.name != "numpy" else "array_api_strict")
+    layer, given = LAYERS[name].layer, usual(name)
+    given["state"] = {k: np.zeros((2, *s)) for k, s in layer.state_shapes().items()}
+    given |= {"reset": np.zeros((2, L), bool), "lengths": np.ones(2, int)}
+    for key in given:
+        mixed = moved(ssm_backend, given) | {key: moved(strange, given[key]), "as is": True}
+        message = r"arrays of one library.*got .*move them together"
+        refused(ssm_backend, name, mixed, message)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_convolution_where_there_is_none(ssm_backend: Any, name: str) -> None:
+    """Of a layer that varies with its input; with resets."""
+    given = usual(name) | {"mode": "convolution"}
+    if LAYERS[name].layer.time_varying:
+        message = f"{name}: mode 'convolution' needs a time-invariant layer.*use 'scan' or"
+        refused(ssm_backend, name, given, message)
+    given["reset"] = np.zeros((2, L), bool)
+    refused(ssm_backend, name, given, f"{name}: mode 'convolution' .*use 'scan' or 'recurrence'")
+
+
+def test_not_an_array(ssm_backend: Any) -> None:
+    params = moved(ssm_backend, usual("S4D")["params"])
+    for u in ([[1.0] * H], "text", None, 3.0):
+        with pytest.raises(SSMError):
+            LAYERS["S4D"].layer(params, u)
+    with pytest.raises(SSMError, match="S4D: D"):
+        LAYERS["S4D"].layer({**params, "D": [1.0] * H}, ssm_backend.from_numpy(one((L, H))))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_step_takes_one_time_step(ssm_backend: Any, name: str) -> None:
+    layer, params = LAYERS[name].layer, moved(ssm_backend, usual(name)["params"])
+    with pytest.raises(SSMError, match=rf"{name}: u has shape .*expected \(\.\.\., 4\)"):
+        layer.step(params, ssm_backend.from_numpy(one(())))
+    with pytest.raises(SSMError, match=f"{name}: u has shape"):
+        layer.step(params, ssm_backend.from_numpy(one((2, 3))))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_bad_seeds_dtypes_and_backends(name: str) -> None:
+    layer = LAYERS[name].layer
+    cases: list[tuple[Call, str]] = [
+        ({"seed": -1}, f"{name}: seed is -1; expected a whole number of at least 0"),
+        ({"seed": 1.5}, f"{name}: seed is 1.5"),
+        ({"dtype": "float16"}, f"{name}: dtype is 'float16'; expected one of 'float32', 'float64'"),
+        ({"dtype": "flaot32"}, "did you mean 'float32'"),
+        ({"backend": "torhc"}, "backend is 'torhc'; .*did you mean 'torch'"),
+    ]
+    for options, message in cases:
+        with pytest.raises(SSMError, match=message):
+            layer.init(**options)
+
+
+NAN, INF = float("nan"), float("inf")
+OPTIONS: list[tuple[Callable[[], ssm.Layer], str]] = [
+    *(
+        (lambda kind=kind, key=key, value=value: kind(H, **{key: value}), f"{key} is {value!r}; exp")
+        for kind in (ssm.S4, ssm.S4D, ssm.S5, ssm.S6, ssm.LSSL)
+        for key in ("dt_min", "dt_max", "dt_scale")
+        for value in (-1.0, 0.0, NAN, INF)
+    ),
+    *(
+        (lambda kind=kind: kind(H, dt_min=0.2), "dt_min 0.2 is above dt_max 0.1")
+        for kind in (ssm.S4, ssm.S4D, ssm.S5, ssm.S6, ssm.LSSL)
+    ),
+    *(
+        (lambda kind=kind, value=value: kind(value), f"d_model is {value!r}; expected a whole")
+        for kind in (ssm.S4, ssm.S4D, ssm.S5, ssm.S6, ssm.LSSL, ssm.LRU, ssm.RGLRU)
+        for value in (0, -1, 2.5, "4")
+    ),
+    *(
+        (lambda kind=kind, value=value: kind(H, d_state=value), f"d_state is {value!r}; expected")
+        for kind in (ssm.S4, ssm.S4D)
+        for value in (3, 0, 1, 2.0)
+    ),
+    (lambda: ssm.S5(H, d_state=7), "d_state is 7; expected a multiple of 2 .*conjugate pairs"),
+    (lambda: ssm.S5(H, d_state=12, blocks=4), "d_state is 12; expected a multiple of 8 for 4 block"),
+    (lambda: ssm.S4(H, rank=0), "rank is 0; expected a whole number"),
+    (lambda: ssm.S4(H, n_ssm=3), "n_ssm is 3; expected a divisor of d_model = 4"),
+    (lambda: ssm.S4D(H, n_ssm=8), "n_ssm is 8; expected a divisor of d_model = 4"),
+    (lambda: ssm.S4(H, initialization="leg"), "initialization is 'leg'; .*did you mean 'leg[st]'"),
+    (lambda: ssm.S4D(H, initialization="linn"), "did you mean 'lin'"),
+    (lambda: ssm.LSSL(H, initialization="hippo"), "'hippo'; expected one of 'legs', 'legt'"),
+    (lambda: ssm.LSSL(H, alpha=1.5), "alpha is 1.5; expected 0 to 1"),
+    (lambda: ssm.LSSL(H, alpha=NAN), "alpha is nan; expected 0 to 1"),
+    (lambda: ssm.S4D(H, discretization="bilinar"), "did you mean 'bilinear'"),
+    (lambda: ssm.S5(H, discretization="mamba"), "'mamba'; expected one of 'zoh', 'bilinear'"),
+    (lambda: ssm.S6(H, discretization="bilinear"), "'bilinear'; expected one of 'mamba', 'zoh'"),
+    (lambda: ssm.S6(H, a_initialization="rael"), "did you mean 'real'"),
+    (lambda: ssm.S6(H, dt_rank=0), "dt_rank is 0"),
+    (lambda: ssm.S6(H, dt_init_floor=-1.0), "dt_init_floor is -1.0"),
+    (lambda: ssm.RGLRU(H, heads=3), "heads is 3; expected a divisor of d_model = 4"),
+    (lambda: ssm.RGLRU(H, c=0.0), "c is 0.0; expected a finite number above 0"),
+    (lambda: ssm.RGLRU(H, min_rad=0.5, max_rad=0.4), "expected 0 < min_rad < max_rad < 1"),
+    (lambda: ssm.RGLRU(H, max_rad=1.0), "max_rad are 0.9, 1.0"),
+    (lambda: ssm.LRU(H, r_min=0.9, r_max=0.5), "expected 0 <= r_min < r_max <= 1"),
+    (lambda: ssm.LRU(H, max_phase=-1.0), "max_phase is -1.0"),
+]
+
+
+@pytest.mark.parametrize("at", range(len(OPTIONS)))
+def test_options(at: int) -> None:
+    make, message = OPTIONS[at]
+    with pytest.raises(SSMError, match=message):
+        make()
