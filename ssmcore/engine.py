@@ -86,7 +86,8 @@ def _run_constant(
 ) -> tuple[Array, Array | None]:
     x = system.state(stored)
     if mode == "recurrence":
-        y, last = _recur(u, x, reset, valid, {}, lambda h, v, _: system.step(h, v))
+        step = system.stepper()
+        y, last = _recur(u, x, reset, valid, {}, lambda h, v, _: step(h, v))
         return y, system.stored(last)
     if mode == "scan":
         y, last = system.scan(u, x, reset)

@@ -32,6 +32,10 @@ __all__ = [
 ]
 
 
+Step: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
+"""From (x_{t-1}, u_t (..., H)) to (x_t, C x_t (..., H))."""
+
+
 class StateSpace(NamedTuple):
     """A plain real discrete system, as control tools want it.
 
@@ -124,14 +128,17 @@ class DiagonalSystem:
         """Undo ``state``."""
         return arrays.split(x) if arrays.is_complex(self.a) else x
 
-    def step(self, x: Array, u: Array) -> tuple[Array, Array]:
-        """Return (x_t, C x_t) from x_{t-1} and u_t (..., H)."""
+    def _step(self, x: Array, u: Array) -> tuple[Array, Array]:
         xp = arrays.namespace(x, u)
         if self.channels:
             x = self.a * x + self.B * u[..., None]
             return x, _real(xp.sum(self._C * x, axis=-1))
         x = self.a * x + xp.astype(u, self.B.dtype, copy=False) @ xp.matrix_transpose(self.B)
         return x, _real(x @ xp.matrix_transpose(self._C))
+
+    def stepper(self) -> Step:
+        """Return the step (x_{t-1}, u_t) -> (x_t, C x_t)."""
+        return self._step
 
     def scan(self, u: Array, x: Array, reset: Array | None) -> tuple[Array, Array]:
         """Return outputs C x_t (..., L, H) and the last state, by a parallel scan."""
@@ -214,11 +221,14 @@ class DenseSystem:
         """Undo ``state``."""
         return x
 
-    def step(self, x: Array, u: Array) -> tuple[Array, Array]:
-        """Return (x_t, C x_t) from x_{t-1} and u_t (..., H)."""
+    def _step(self, x: Array, u: Array) -> tuple[Array, Array]:
         xp = arrays.namespace(x, u)
         x = (self.A @ x[..., None])[..., 0] + self.B * u[..., None]
         return x, xp.sum(self.C * x, axis=-1)
+
+    def stepper(self) -> Step:
+        """Return the step (x_{t-1}, u_t) -> (x_t, C x_t)."""
+        return self._step
 
     def scan(self, u: Array, x: Array, reset: Array | None) -> tuple[Array, Array]:
         """Return outputs C x_t (..., L, H) and the last state, by a parallel scan."""
@@ -298,31 +308,43 @@ class DPLRSystem:
         xp = arrays.namespace(x, y)
         return 2.0 * xp.sum(xp.real(x) * xp.real(y) + xp.imag(x) * xp.imag(y), axis=-1)
 
-    def step(self, x: Array, u: Array) -> tuple[Array, Array]:
-        """Return (x_t, C x_t) in O(r^2 N): the implicit half by the Woodbury identity.
+    def stepper(self) -> Step:
+        """Return the step (x_{t-1}, u_t) -> (x_t, C x_t) in O(r N): Woodbury for the implicit half.
 
-        (2/dt - A) x_t = (2/dt + A) x_{t-1} + 2 B u_t.
+        (2/dt - A) x_t = (2/dt + A) x_{t-1} + 2 B u_t; what does not change is formed once.
         """
-        xp = arrays.namespace(x, u)
-        rank = range(self.P.shape[0])
-        P = [self.P[j, ...] for j in rank]
+        xp = arrays.namespace(self.D)
+        P = [self.P[j, ...] for j in range(self.P.shape[0])]
         inverse = 1.0 / (2.0 / self.dt[:, None] - self.Lambda)
-        w = (2.0 / self.dt[:, None] + self.Lambda) * x + 2.0 * self.B * u[..., None]
-        for j in rank:
-            w = w - P[j] * self._inner(P[j], x)[..., None]
-        x = inverse * w
-        if rank:
-            rows = [
-                xp.stack([self._inner(P[i], inverse * P[j]) for j in rank], axis=-1) for i in rank
+        forward = 2.0 / self.dt[:, None] + self.Lambda
+        Q = self._solved(P, inverse)
+
+        def step(x: Array, u: Array) -> tuple[Array, Array]:
+            w = forward * x + 2.0 * self.B * u[..., None]
+            for p in P:
+                w = w - p * self._inner(p, x)[..., None]
+            x = inverse * w
+            low_rank = [
+                inverse * p * self._inner(q, x)[..., None] for p, q in zip(P, Q, strict=True)
             ]
-            gram = xp.stack(rows, axis=-2) + xp.eye(
-                len(rank), dtype=u.dtype, device=arrays.device(u)
-            )
-            seen = xp.stack([self._inner(P[i], x) for i in rank], axis=-1)[..., None]
-            weights = xp.linalg.solve(gram, seen)[..., 0]
-            for j in rank:
-                x = x - inverse * P[j] * weights[..., j : j + 1]
-        return x, 2.0 * xp.real(xp.sum(self.C * x, axis=-1))
+            for part in low_rank:
+                x = x - part
+            return x, 2.0 * xp.real(xp.sum(self.C * x, axis=-1))
+
+        return step
+
+    def _solved(self, P: list[Array], inverse: Array) -> list[Array]:
+        """Return Q = P (I + P* inverse P)^-1 of the conjugate-expanded space, column by column."""
+        xp = arrays.namespace(self.D)
+        if not P:
+            return []
+        rows = [xp.stack([self._inner(p, inverse * q) for q in P], axis=-1) for p in P]
+        eye = xp.eye(len(P), dtype=self.D.dtype, device=arrays.device(self.D))
+        weights = xp.linalg.inv(xp.stack(rows, axis=-2) + eye)
+        return [
+            sum((weights[..., i, j, None] * P[j] for j in range(len(P))), xp.zeros_like(P[0]))
+            for i in range(len(P))
+        ]
 
     def dense(self) -> DenseSystem:
         """Return the same system on the real state (Re x, Im x)."""

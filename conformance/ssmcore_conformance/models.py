@@ -47,7 +47,9 @@ LAYERS = {
     "RGLRU": Case(ssm.RGLRU(H), {}),
 }
 CASES = LAYERS | {
-    "LSSL per feature": Case(ssm.LSSL(H, d_state=4, per_feature=True, dt_scale=2.0), {"dt_scale": 2.0}),
+    "LSSL per feature": Case(
+        ssm.LSSL(H, d_state=4, per_feature=True, dt_scale=2.0), {"dt_scale": 2.0}
+    ),
     "S4 rank 2": Case(ssm.S4(H, d_state=4, initialization="legt", rank=2), {}),
     "S4 tiled": Case(ssm.S4(H, d_state=4, n_ssm=2, dt_scale=0.5), {"dt_scale": 0.5}),
     "S4D bilinear": Case(
@@ -94,7 +96,11 @@ def expected(
 def _complex(case: Case, x: Numbers) -> Numbers:
     """Return a state of the layer in the oracle's form."""
     paired = case.layer.state_shapes().get("x", (0,))[-1:] == (2,)
-    return arrays.join(x) if paired and case.layer.name in ("S4", "S4D", "S5", "LRU") else x
+    return (
+        np.asarray(arrays.join(x))
+        if paired and case.layer.name in ("S4", "S4D", "S5", "LRU")
+        else x
+    )
 
 
 def condition(
@@ -138,7 +144,7 @@ def slow(case: Case, params: dict[str, Any]) -> dict[str, Any]:
 
     Channel 1 has phases near 0, channel 2 any phase, channels 0 and 3 stay as they were drawn.
     """
-    p = arrays.tree_map(np.array, params)
+    p: dict[str, Any] = arrays.tree_map(np.array, params)
     if "D" in p:
         p["D"][[SMALL_PHASE, ANY_PHASE]] = 0
     SLOW[case.layer.name](p)

@@ -113,7 +113,7 @@ def _described(name: str) -> str:
     if name == "jax":
         import jax
 
-        precision = jax.config.jax_default_matmul_precision
+        precision = getattr(jax.config, "jax_default_matmul_precision", None)
         return f"{version} (float64 on, matmul precision {precision}, {jax.default_backend()})"
     return version
 

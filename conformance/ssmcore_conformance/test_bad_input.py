@@ -1,6 +1,6 @@
 """Bad input to layers: SSMError with the offending value and what was expected, before any work.
 
-Each call goes through ``running.call``-like checks: inputs are compared before and after.
+Inputs are compared before and after.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ssmcore_conformance.models import LAYERS, inputs
-from ssmcore_conformance.running import host
 
 import ssmcore as ssm
 from ssmcore import arrays, backend
 from ssmcore.errors import SSMError
+from ssmcore_conformance.models import LAYERS, inputs
+from ssmcore_conformance.running import host
 
 H, L = 4, 5
 Call = dict[str, Any]
@@ -37,15 +37,12 @@ def moved(library: Any, tree: Any) -> Any:
 def refused(library: Any, name: str, given: Call, message: str) -> None:
     """Assert that the layer refuses with ``message`` and leaves everything as it was."""
     layer = LAYERS[name].layer
-    call = given if "as is" in given else moved(library, given)
-    call = {key: x for key, x in call.items() if key != "as is"}
-    kept = [x for x in call.values() if hasattr(x, "dtype")]
-    kept += [x for x in arrays.leaves(call["params"])] if isinstance(call["params"], dict) else []
-    kept = [x[1] if isinstance(x, tuple) else x for x in kept if not isinstance(x, int)]
-    before = [np.array(host(x)) for x in kept if hasattr(x, "dtype")]
-    with pytest.raises(SSMError, match=f"{message}") as caught:
+    call = dict(given) if given.get("as is") else moved(library, given)
+    call.pop("as is", None)
+    kept = [x for value in call.values() for _, x in arrays.leaves(value) if hasattr(x, "dtype")]
+    before = [np.array(host(x)) for x in kept]
+    with pytest.raises(SSMError, match=message):
         layer(call.pop("params"), call.pop("u"), **call)
-    assert str(caught.value).strip()
     for old, x in zip(before, kept, strict=True):
         np.testing.assert_array_equal(old, host(x))
 
@@ -66,7 +63,7 @@ EVERY: dict[str, tuple[Call, str]] = {
     "lengths above": ({"lengths": one(2, int) * 6}, "lengths go from 6 to 6; expected 0 to L = 5"),
     "lengths below": ({"lengths": -one(2, int)}, "lengths go from -1 to -1; expected 0 to L = 5"),
     "no state": ({"state": {}}, r"state of another layer\? got \[\], expected \['\w+'"),
-    "state, array": ({"state": one(3)}, r"state of another layer\? got ndarray"),
+    "state, array": ({"state": one(3)}, r"state of another layer\? got \w+"),
     "params": ({"params": {}}, "parameters of another layer.*missing"),
     "params, array": ({"params": one(3)}, "parameters of another layer.*missing"),
 }
@@ -76,8 +73,6 @@ EVERY: dict[str, tuple[Call, str]] = {
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_layer(ssm_backend: Any, name: str, wrong: str) -> None:
     changes, message = EVERY[wrong]
-    if wrong == "state, array":
-        message = message.removesuffix("ndarray")
     refused(ssm_backend, name, usual(name) | changes, f"{name}: {message}")
 
 
@@ -91,9 +86,9 @@ def test_parameters_that_do_not_fit(ssm_backend: Any, name: str) -> None:
     wrong = [
         (usual(other)["params"], "parameters of another layer.*missing.*unexpected"),
         ({**given["params"], leaf: x[:-1]}, rf"{leaf} has shape \(.*\); expected \("),
-        ({**given["params"], leaf: x.astype(np.float32)}, f"one precision.*{leaf} float32"),
+        ({**given["params"], leaf: x.astype(np.float32)}, f".*one precision.*{leaf} float32"),
         ({**given["params"], leaf: x.astype(int)}, f"{leaf} has dtype int64; expected one of"),
-        ({**given["params"], leaf: x.astype(complex)}, f"{leaf} is complex; expected a real"),
+        ({**given["params"], leaf: x.astype(complex)}, f"{leaf} is complex; expected real"),
     ]
     if hasattr(ssm_backend.xp, "float16"):
         halves = {**given["params"], leaf: x.astype(np.float16)}
@@ -145,9 +140,9 @@ def test_convolution_where_there_is_none(ssm_backend: Any, name: str) -> None:
 def test_not_an_array(ssm_backend: Any) -> None:
     params = moved(ssm_backend, usual("S4D")["params"])
     for u in ([[1.0] * H], "text", None, 3.0):
-        with pytest.raises(SSMError):
+        with pytest.raises(SSMError, match=f"S4D: u is {type(u).__name__} .*; expected an array"):
             LAYERS["S4D"].layer(params, u)
-    with pytest.raises(SSMError, match="S4D: D"):
+    with pytest.raises(SSMError, match=r"S4D: D is list .*; expected an array"):
         LAYERS["S4D"].layer({**params, "D": [1.0] * H}, ssm_backend.from_numpy(one((L, H))))
 
 
@@ -178,7 +173,10 @@ def test_bad_seeds_dtypes_and_backends(name: str) -> None:
 NAN, INF = float("nan"), float("inf")
 OPTIONS: list[tuple[Callable[[], ssm.Layer], str]] = [
     *(
-        (lambda kind=kind, key=key, value=value: kind(H, **{key: value}), f"{key} is {value!r}; exp")
+        (
+            lambda kind=kind, key=key, value=value: kind(H, **{key: value}),
+            f"{key} is {value!r}; exp",
+        )
         for kind in (ssm.S4, ssm.S4D, ssm.S5, ssm.S6, ssm.LSSL)
         for key in ("dt_min", "dt_max", "dt_scale")
         for value in (-1.0, 0.0, NAN, INF)
@@ -198,7 +196,10 @@ OPTIONS: list[tuple[Callable[[], ssm.Layer], str]] = [
         for value in (3, 0, 1, 2.0)
     ),
     (lambda: ssm.S5(H, d_state=7), "d_state is 7; expected a multiple of 2 .*conjugate pairs"),
-    (lambda: ssm.S5(H, d_state=12, blocks=4), "d_state is 12; expected a multiple of 8 for 4 block"),
+    (
+        lambda: ssm.S5(H, d_state=12, blocks=4),
+        "d_state is 12; expected a multiple of 8 for 4 block",
+    ),
     (lambda: ssm.S4(H, rank=0), "rank is 0; expected a whole number"),
     (lambda: ssm.S4(H, n_ssm=3), "n_ssm is 3; expected a divisor of d_model = 4"),
     (lambda: ssm.S4D(H, n_ssm=8), "n_ssm is 8; expected a divisor of d_model = 4"),

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ssmcore_conformance import oracles
-from ssmcore_conformance.running import call, examples, grid, layouts, precision
-from ssmcore_conformance.strategies import BATCHES, LENGTHS, numbers
-from ssmcore_conformance.tolerances import bound, check, fft
 
 import ssmcore as ssm
 from ssmcore import backend
 from ssmcore.errors import SSMError
+from ssmcore_conformance import oracles
+from ssmcore_conformance.running import call, examples, grid, layouts, precision
+from ssmcore_conformance.strategies import BATCHES, LENGTHS, numbers
+from ssmcore_conformance.tolerances import bound, check, fft
 
 H = 2
 KINDS = (("real", "real"), ("real", "complex"), ("complex", "real"), ("complex", "complex"))

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ssmcore_conformance import oracles
-from ssmcore_conformance.running import call, examples, grid, layouts, precision
-from ssmcore_conformance.strategies import LENGTHS, numbers, transition
-from ssmcore_conformance.tolerances import bound, check, eps, steps
 
 import ssmcore as ssm
 from ssmcore import backend
 from ssmcore.errors import SSMError
+from ssmcore_conformance import oracles
+from ssmcore_conformance.running import call, examples, grid, layouts, precision
+from ssmcore_conformance.strategies import LENGTHS, numbers, transition
+from ssmcore_conformance.tolerances import bound, check, eps, steps
 
 H, N = 2, 3
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ssmcore_conformance import oracles
-from ssmcore_conformance.running import call, examples, grid, layouts, precision
-from ssmcore_conformance.strategies import BATCHES, LENGTHS, RESETS, cuts, numbers, resets, transition
-from ssmcore_conformance.tolerances import bound, check, steps
 
 import ssmcore as ssm
 from ssmcore import backend
 from ssmcore.errors import SSMError
+from ssmcore_conformance import oracles
+from ssmcore_conformance.running import call, examples, grid, layouts, precision
+from ssmcore_conformance.strategies import (
+    BATCHES,
+    LENGTHS,
+    RESETS,
+    cuts,
+    numbers,
+    resets,
+    transition,
+)
+from ssmcore_conformance.tolerances import bound, check, steps
 
 H, N = 2, 3
 PLAIN: dict[str, Any] = {
@@ -35,7 +44,11 @@ def problem(seed: int, length: int, case: dict[str, Any]) -> tuple[list[Any], di
     rng = np.random.default_rng(seed)
     batch, dtype = case["batch"], precision(case["dtype"], case["kind"])
     state, b, c = ((N,), (N, H), (H, N)) if case["form"] == "mixing" else ((H, N),) * 3
-    given = [transition(rng, state, dtype), numbers(rng, b, dtype), numbers(rng, c, dtype)]
+    given: list[Any] = [
+        transition(rng, state, dtype),
+        numbers(rng, b, dtype),
+        numbers(rng, c, dtype),
+    ]
     given.append(numbers(rng, (*batch, length, H), case["dtype"]))
     given.append(numbers(rng, (*batch, *state), dtype) if case["initial"] else None)
     wide = (length,) if case["reset_form"] == "(L,)" else (*batch, length)
@@ -44,8 +57,8 @@ def problem(seed: int, length: int, case: dict[str, Any]) -> tuple[list[Any], di
 
 def compare(worst: Any, library: Any, given: list[Any], options: dict[str, Any]) -> None:
     got = call(library, ssm.diagonal_scan, *given, **options, return_state=True)
-    expected = oracles.diagonal_scan(*given, **options)
-    growth = oracles.diagonal_scan(*given, **options, modulus=True)
+    expected: Any = oracles.diagonal_scan(*given, **options)
+    growth: Any = oracles.diagonal_scan(*given, **options, modulus=True)
     length = given[3].shape[-2]
     assert got[0].dtype == given[3].dtype
     if length == 0 and given[4] is None:
@@ -82,7 +95,7 @@ def test_chunks_carry_the_state(ssm_eager: Any, worst: Any, data: Any) -> None:
     expected, _ = oracles.diagonal_scan(a, B, C, u, x, reset=options["reset"])
     growth, _ = oracles.diagonal_scan(a, B, C, u, x, reset=options["reset"], modulus=True)
     edges, parts = data.draw(cuts(33)), []
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         reset = options["reset"][start:stop]
         y, x = call(
             ssm_eager,

@@ -6,20 +6,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+import ssmcore as ssm
+from ssmcore import backend
+from ssmcore.errors import SSMError
 from ssmcore_conformance import oracles
 from ssmcore_conformance.running import call, examples, grid, layouts, precision
 from ssmcore_conformance.strategies import LENGTHS, numbers
 from ssmcore_conformance.tolerances import bound, check, steps
 
-import ssmcore as ssm
-from ssmcore import backend
-from ssmcore.errors import SSMError
-
 H = 2
 Numbers = np.ndarray[Any, Any]
 
 
-def problem(seed: int, case: dict[str, Any]) -> list[Numbers]:
+def problem(seed: int, case: dict[str, Any]) -> list[Any]:
     """Return dt, Lambda, P, B, C: Re Lambda < 0, so that A is dissipative."""
     rng = np.random.default_rng(seed)
     dtype, n = precision(case["dtype"], "complex"), case["states"]
@@ -29,7 +29,7 @@ def problem(seed: int, case: dict[str, Any]) -> list[Numbers]:
     return [dt, Lambda, P, numbers(rng, (H, n), dtype), numbers(rng, (H, n), dtype)]
 
 
-def growth(given: list[Numbers], length: int) -> Numbers:
+def growth(given: list[Any], length: int) -> Numbers:
     """|C| max_j |(I - A_bar omega_j)^-1| |B_bar| per system, in 2-norms.
 
     The largest over the nodes, with and without the low-rank part: the kernel is the difference

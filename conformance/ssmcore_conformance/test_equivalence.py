@@ -7,12 +7,14 @@ longest.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from ssmcore_conformance.models import CASES, LAYERS, inputs, slow
 from ssmcore_conformance.running import call, compiled
 from ssmcore_conformance.strategies import cuts
@@ -73,10 +75,12 @@ def test_modes_agree(ssm_backend: Any, worst: Any, name: str, dtype: str) -> Non
                 compare(worst, row, library, dtype, outputs[mode], outputs["recurrence"])
 
 
-def chunked(library: Any, name: str, params: Any, u: Any, edges: list[int], modes: list[str]) -> Any:
+def chunked(
+    library: Any, name: str, params: Any, u: Any, edges: list[int], modes: list[str]
+) -> Any:
     """Return the outputs of the chunks, the state carried from each to the next."""
     state, parts = None, []
-    for k, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for k, (start, stop) in enumerate(itertools.pairwise(edges)):
         run = runner(library.name, name, modes[k % len(modes)], with_state=True)
         y, state = call(library, run, params, u[start:stop], state)
         parts.append(y)

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from ssmcore import arrays, backend
 from ssmcore_conformance.models import CASES, LAYERS, condition, expected, inputs
 from ssmcore_conformance.plugin import selected
 from ssmcore_conformance.running import host
 from ssmcore_conformance.tolerances import GRADIENTS, eps, steps
-
-from ssmcore import arrays, backend
 
 L = 6
 STEP = eps("float64") ** (1 / 3)
@@ -94,7 +94,9 @@ def differences(problem: Problem) -> dict[str, tuple[Numbers, Numbers]]:
 def _with(tree: Any, name: str, value: Numbers) -> Any:
     """Return ``tree`` with the leaf of dotted ``name`` replaced."""
     head, _, rest = name.partition(".")
-    return {k: (_with(v, rest, value) if rest else value) if k == head else v for k, v in tree.items()}
+    return {
+        k: (_with(v, rest, value) if rest else value) if k == head else v for k, v in tree.items()
+    }
 
 
 def gradients(problem: Problem, name: str, mode: str) -> dict[str, Numbers]:
@@ -220,5 +222,7 @@ def test_variants_against_differences(ssm_autodiff: Any, worst: Any, name: str) 
         error = np.abs(found[leaf] - value)
         share = float(np.max(error / tolerance))
         row = f"{name}: gradient = differences"
-        worst(row, ssm_autodiff.name, "float64", share * float(np.max(tolerance)), np.max(tolerance))
+        worst(
+            row, ssm_autodiff.name, "float64", share * float(np.max(tolerance)), np.max(tolerance)
+        )
         assert np.all(error <= tolerance), (leaf, share)

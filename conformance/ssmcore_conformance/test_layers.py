@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ssmcore_conformance.models import CASES, LAYERS, LTI, Case, condition, expected, inputs
-from ssmcore_conformance.running import call, compiled
-from ssmcore_conformance.tolerances import bound, check, steps
 
 import ssmcore as ssm
 from ssmcore import arrays, backend, oracle
+from ssmcore_conformance.models import CASES, LAYERS, LTI, Case, condition, expected, inputs
+from ssmcore_conformance.running import call, compiled, host
+from ssmcore_conformance.tolerances import bound, check, steps
 
 L = 17
 DTYPES = ("float32", "float64")
@@ -238,9 +238,9 @@ def test_half_precision_activations(ssm_backend: Any) -> None:
         assert {backend.dtype_name(x) for x in state.values()} == {"float32"}
         full, state_full = run(params, xp.astype(u, xp.float32))
         rounded = xp.astype(full, half)
-        np.testing.assert_array_equal(*(_as_float32(xp, x) for x in (y, rounded)))
+        np.testing.assert_array_equal(_as_float32(xp, y), _as_float32(xp, rounded))
         for key, x in state.items():
-            np.testing.assert_array_equal(*map(backend.to_numpy, (x, state_full[key])))
+            np.testing.assert_array_equal(host(x), host(state_full[key]))
 
 
 def _as_float32(xp: Any, x: Any) -> Numbers:
@@ -254,7 +254,7 @@ def test_eigenvalues(ssm_backend: Any, worst: Any, name: str) -> None:
     layer = s.case.layer
     if layer.time_varying:
         out = call(ssm_backend, layer.eigenvalues, s.params, s.u)
-        system = layer.system(s.params, s.u)
+        system: Any = layer.system(s.params, s.u)
         exact = system.a.reshape(out.shape)
         check(worst, f"{name}: eigenvalues", ssm_backend.name, "float64", out, exact, s.plain)
         assert np.all((out > 0) & (out < 1))
@@ -274,7 +274,8 @@ def test_eigenvalues(ssm_backend: Any, worst: Any, name: str) -> None:
 
 def spectral_growth(case: Case, params: Any) -> float:
     """Bauer-Fike: cond(V) |A_bar|, times the condition of the solve that makes A_bar."""
-    A = np.asarray(case.layer.system(params).to_dense().A)
+    system: Any = case.layer.system(params)
+    A = system.to_dense().A
     vectors = np.linalg.eig(A)[1]
     return float(np.max(np.linalg.cond(vectors) * np.linalg.norm(A, axis=(-2, -1)))) * A.shape[-1]
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ssmcore_conformance import oracles
-from ssmcore_conformance.running import call, examples, grid, layouts, precision
-from ssmcore_conformance.strategies import BATCHES, LENGTHS, RESETS, cuts, numbers, resets, transition
-from ssmcore_conformance.tolerances import bound, check, steps
 
 import ssmcore as ssm
 from ssmcore import backend
 from ssmcore.errors import SSMError
+from ssmcore_conformance import oracles
+from ssmcore_conformance.running import call, examples, grid, layouts, precision
+from ssmcore_conformance.strategies import (
+    BATCHES,
+    LENGTHS,
+    RESETS,
+    cuts,
+    numbers,
+    resets,
+    transition,
+)
+from ssmcore_conformance.tolerances import bound, check, steps
 
 P = 3
 FORMS = ("(P,)", "(1, P)", "(L, P)", "(..., 1, P)", "(..., L, P)")
@@ -79,11 +88,9 @@ def test_chunks_carry_the_state(ssm_eager: Any, worst: Any, data: Any) -> None:
     expected = oracles.linear_scan(a, b, h, reset=options["reset"])
     growth = oracles.linear_scan(a, b, h, reset=options["reset"], modulus=True)
     edges, parts = data.draw(cuts(33)), []
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         reset = options["reset"][start:stop]
-        part = call(
-            ssm_eager, ssm.linear_scan, a[start:stop], b[:, start:stop], h, reset=reset
-        )
+        part = call(ssm_eager, ssm.linear_scan, a[start:stop], b[:, start:stop], h, reset=reset)
         parts.append(part)
         h = part[:, -1] if stop > start else h
     got = np.concatenate(parts, axis=-2)

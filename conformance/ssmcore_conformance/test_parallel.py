@@ -8,6 +8,7 @@ loop.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -15,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ssmcore_conformance.models import CASES, inputs
 
 import ssmcore as ssm
+from ssmcore_conformance.models import CASES, inputs
 
 LENGTHS = (64, 512, 4096)
 H, N = 2, 3
@@ -97,7 +98,7 @@ PRIMITIVES = (
 
 def assert_logarithmic(run: Callable[[int], object]) -> None:
     run(LENGTHS[0])  # imports and caches
-    few, more, most = (instructions(lambda n=n: run(n)) for n in LENGTHS)
+    few, more, most = (instructions(functools.partial(run, n)) for n in LENGTHS)
     print(f"{run}: {few}, {more}, {most} instructions at L = {LENGTHS}")
     assert few > 0
     assert most - more <= 2 * max(more - few, 0) + few / 8

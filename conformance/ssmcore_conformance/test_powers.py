@@ -8,10 +8,10 @@ from typing import Any
 import mpmath as mp
 import numpy as np
 import pytest
-from ssmcore_conformance.running import call, precision
-from ssmcore_conformance.tolerances import bound, check, steps
 
 from ssmcore import powers
+from ssmcore_conformance.running import call, precision
+from ssmcore_conformance.tolerances import bound, check, steps
 
 DTYPES = ["float32", "float64"]
 KINDS = ["real", "complex"]
@@ -80,7 +80,7 @@ def test_factored_powers(ssm_backend: Any, worst: Any, length: int) -> None:
 def contraction(dtype: str) -> Numbers:
     """Return matrices (2, 3, 3) whose modulus has row sums of at most one."""
     A = np.random.default_rng(0).standard_normal((2, 3, 3))
-    return (A / np.abs(A).sum(axis=-1).max(axis=-1)[:, None, None]).astype(dtype)
+    return np.asarray(A / np.abs(A).sum(axis=-1).max(axis=-1)[:, None, None]).astype(dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

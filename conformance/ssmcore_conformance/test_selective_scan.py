@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ssmcore_conformance import oracles
-from ssmcore_conformance.running import call, examples, grid, layouts, precision
-from ssmcore_conformance.strategies import BATCHES, LENGTHS, RESETS, cuts, numbers, resets
-from ssmcore_conformance.tolerances import bound, check, steps
 
 import ssmcore as ssm
 from ssmcore import backend
 from ssmcore.errors import SSMError
+from ssmcore_conformance import oracles
+from ssmcore_conformance.running import call, examples, grid, layouts, precision
+from ssmcore_conformance.strategies import BATCHES, LENGTHS, RESETS, cuts, numbers, resets
+from ssmcore_conformance.tolerances import bound, check, steps
 
 H, N = 2, 3
 FORMS = ("(..., L, N)", "(..., L, H, N)", "(..., 1, H, N)", "(1, ..., L, H, N)")
@@ -45,8 +46,8 @@ def problem(seed: int, length: int, case: dict[str, Any]) -> tuple[list[Any], di
     }
     u = numbers(rng, (*batch, length, H), real)
     delta = rng.exponential(size=u.shape).astype(real)
-    A = numbers(rng, (H, N), dtype)
-    A = A - A.real - np.exp(A.real)
+    z = numbers(rng, (H, N), dtype)
+    A = np.asarray(z - z.real - np.exp(z.real))
     given = [u, delta, A, *(numbers(rng, shapes[case[name]], dtype) for name in "BC")]
     given.append(numbers(rng, (H,), real) if case["D"] else None)
     initial = numbers(rng, (*batch, H, N), dtype) if case["initial"] else None
@@ -62,8 +63,8 @@ def roundings(given: list[Any]) -> float:
 
 def compare(worst: Any, library: Any, given: list[Any], options: dict[str, Any]) -> None:
     got = call(library, ssm.selective_scan, *given, **options, return_state=True)
-    expected = oracles.selective_scan(*given, **options)
-    growth = oracles.selective_scan(*given, **options, modulus=True)
+    expected: Any = oracles.selective_scan(*given, **options)
+    growth: Any = oracles.selective_scan(*given, **options, modulus=True)
     if given[0].shape[-2] == 0 and options["initial"] is None:
         assert got[1] is None
         got, expected, growth = got[:1], expected[:1], growth[:1]
@@ -100,7 +101,7 @@ def test_chunks_carry_the_state(ssm_eager: Any, worst: Any, data: Any) -> None:
     expected, _ = oracles.selective_scan(*given, initial=x, reset=reset)
     growth, _ = oracles.selective_scan(*given, initial=x, reset=reset, modulus=True)
     edges, parts = data.draw(cuts(33)), []
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         now = slice(start, stop)
         part = (u[:, now], delta[:, now], A, B[:, now], C[:, now], D)
         y, x = call(

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ssmcore_conformance import oracles
-from ssmcore_conformance.running import call, examples, grid, layouts
-from ssmcore_conformance.strategies import BATCHES, LENGTHS, cuts, numbers
-from ssmcore_conformance.tolerances import bound, check, steps
 
 import ssmcore as ssm
 from ssmcore import backend
 from ssmcore.errors import SSMError
+from ssmcore_conformance import oracles
+from ssmcore_conformance.running import call, examples, grid, layouts
+from ssmcore_conformance.strategies import BATCHES, LENGTHS, cuts, numbers
+from ssmcore_conformance.tolerances import bound, check, steps
 
 H = 2
 PLAIN = {"dtype": "float64", "batch": (2,), "taps": 4, "bias": True, "state": True}
@@ -62,7 +63,7 @@ def test_chunks_carry_the_state(ssm_eager: Any, data: Any) -> None:
     u, weight, bias, state = problem(0, 13, PLAIN)
     expected, last = call(ssm_eager, ssm.short_convolution, u, weight, bias, state)
     edges, parts = data.draw(cuts(13)), []
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         part = (u[:, start:stop], weight, bias, state)
         y, state = call(ssm_eager, ssm.short_convolution, *part)
         parts.append(y)

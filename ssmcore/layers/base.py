@@ -13,7 +13,13 @@ import numpy as np
 
 from ssmcore import arrays, backend, engine
 from ssmcore.errors import SSMError, check_choice
-from ssmcore.primitives._checks import broadcasts_to, check_precision, check_reset, check_shape
+from ssmcore.primitives._checks import (
+    broadcasts_to,
+    check_array,
+    check_precision,
+    check_reset,
+    check_shape,
+)
 from ssmcore.systems import System
 from ssmcore.typing import Array, Params, State
 
@@ -161,11 +167,12 @@ class Layer(ABC):
         ['B', 'C', 'D', 'gamma_log', 'nu_log', 'theta_log']
         """
         check_choice(self.name, "dtype", dtype, FLOATS)
-        if isinstance(seed, int) and seed < 0:
-            msg = f"{self.name}: seed is {seed}; expected a whole number of at least 0"
-            raise SSMError(msg)
-        rng = seed if isinstance(seed, np.random.Generator) else np.random.default_rng(seed)
-        drawn = arrays.tree_map(lambda x: np.asarray(x, dtype=dtype), self._draw(rng))
+        if not isinstance(seed, np.random.Generator):
+            if not (isinstance(seed, int | np.integer) and seed >= 0):
+                msg = f"{self.name}: seed is {seed!r}; expected a whole number of at least 0"
+                raise SSMError(msg)
+            seed = np.random.default_rng(seed)
+        drawn = arrays.tree_map(lambda x: np.asarray(x, dtype=dtype), self._draw(seed))
         return _move(drawn, backend, device)
 
     def initial_state(self, params: Params, batch_shape: tuple[int, ...] = ()) -> State:
@@ -256,6 +263,7 @@ class Layer(ABC):
 
     def step(self, params: Params, u: Array, state: State | None = None) -> tuple[Array, State]:
         """Run one step: u (..., H) to (y (..., H), state). O(1) in the sequence length."""
+        check_array(self.name, "u", u)
         check_shape(self.name, "u", u, f"(..., {self.d_model})", u.ndim >= 1)
         y, after = self(params, u[..., None, :], state, mode="recurrence", return_state=True)
         return y[..., 0, :], after
@@ -297,6 +305,7 @@ class Layer(ABC):
             )
             raise SSMError(msg)
         for key, shape in expected.items():
+            check_array(self.name, key, given[key])
             check_shape(self.name, key, given[key], str(shape), tuple(given[key].shape) == shape)
         check_precision(self.name, **given)
         for key, x in given.items():
@@ -316,6 +325,7 @@ class Layer(ABC):
         check_choice(self.name, "mode", mode, MODES)
         self._check_params(params)
         first = next(x for _, x in arrays.leaves(params))
+        check_array(self.name, "u", u)
         arrays.namespace(first, u)
         check_shape(
             self.name,

@@ -158,8 +158,8 @@ class S4(Layer):
     def eigenvalues(self, params: Params, u: Array | None = None) -> Array:
         """Return all d_state eigenvalues of A_bar per channel, (H, 2N) complex, sorted.
 
-        Computed on the host in float64, for d_state up to 16 only: those of a HiPPO matrix have
-        condition numbers near 2^(4 d_state / 3) (S4, Lemma 3.2), so that beyond nothing of the
+        Computed on the host in float64, for d_state up to 16 only: the diagonaliser of a HiPPO
+        matrix has entries near 2^(4 d_state / 3) (S4, Lemma 3.2), so that beyond nothing of the
         result would be right. ``system(params).Lambda`` is the normal part at every size.
 
         Raises

@@ -8,14 +8,30 @@ from ssmcore import arrays, backend
 from ssmcore.errors import SSMError
 from ssmcore.typing import Array
 
-__all__ = ["check_initial", "check_kind", "check_precision", "check_reset", "check_shape"]
+__all__ = [
+    "check_array",
+    "check_initial",
+    "check_kind",
+    "check_precision",
+    "check_reset",
+    "check_shape",
+]
 
 ALLOWED = ("float32", "float64", "complex64", "complex128")
+
+
+def check_array(owner: str, name: str, x: object) -> None:
+    """Raise SSMError unless ``x`` looks like an array; ``arrays.namespace`` skips numbers, None."""
+    if not (hasattr(x, "dtype") and hasattr(x, "shape")):
+        msg = f"{owner}: {name} is {type(x).__name__} {x!r:.50}; expected an array"
+        raise SSMError(msg)
 
 
 def check_precision(owner: str, **given: Array | None) -> None:
     """Raise SSMError unless all arrays are floating, at least float32, and of one precision."""
     named = {name: x for name, x in given.items() if x is not None}
+    for name, x in named.items():
+        check_array(owner, name, x)
     arrays.namespace(*named.values())
     for name, x in named.items():
         if backend.dtype_name(x) not in ALLOWED:

@@ -180,7 +180,7 @@ class Report:
         if self.worst is not None:
             case, mode = self.worst
             line += (
-                f", worst {mode.ulps:.1f} ulp = {mode.oracle.share:.2g} of its tolerance "
+                f", worst {mode.ulps:.3g} ulp = {mode.oracle.share:.2g} of its tolerance "
                 f"({case.model} {case.backend} {case.dtype} {mode.mode})"
             )
         return f"{line}, {self.seconds:.1f} s"

@@ -23,6 +23,8 @@ def _figure(found: Comparison | None) -> Text:
 
 
 def _short(number: float) -> str:
+    if number >= 1e5:
+        return f"{number:.0e}"
     return f"{number:.1f}" if number < 100 else f"{number:.0f}"
 
 
