@@ -20,6 +20,7 @@ __all__ = [
     "complex_dtype",
     "device",
     "expm1",
+    "index_dtype",
     "is_complex",
     "is_tree",
     "join",
@@ -89,6 +90,11 @@ def widest_real(x: Array) -> Any:
 def arange(like: Array, stop: int, dtype: Any) -> Array:
     """Return 0, 1, ..., stop-1 with ``dtype`` on the device of ``like``."""
     return namespace(like).arange(stop, dtype=dtype, device=device(like))
+
+
+def index_dtype(x: Array) -> Any:
+    """Return the integer dtype that the library of ``x`` indexes with."""
+    return namespace(x).__array_namespace_info__().default_dtypes(device=None)["indexing"]
 
 
 def like(x: Array, value: Any, dtype: Any = None) -> Array:

@@ -209,8 +209,9 @@ def _find_owner(x: Array) -> Backend:
     raise SSMError(msg)
 
 
+@functools.cache
 def default() -> str:
-    """Return the default backend: the environment variable SSMCORE_BACKEND, or ``"numpy"``."""
+    """Return the default backend: SSMCORE_BACKEND as it was at import, or ``"numpy"``."""
     name = os.environ.get("SSMCORE_BACKEND")
     if not name:
         return "numpy"
@@ -284,7 +285,23 @@ def move(
     if dtype is not None:
         check_choice("move", "dtype", dtype, DTYPES)
     target = None if backend is None else load(backend)
-    return arrays.tree_map(lambda x: _move(x, target or of(x), device, dtype), tree)
+    return arrays.tree_map(lambda x: _placed(x, target or of(x), device, dtype), tree)
+
+
+def _placed(x: Array, target: Backend, device: Any, dtype: str | None) -> Array:
+    """Move ``x``; what a library says of a device it cannot use becomes one SSMError."""
+    try:
+        return _move(x, target, device, dtype)
+    except SSMError:
+        raise
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        if device is None:
+            raise
+        msg = (
+            f"device {device!r} asked of backend {target.name!r}, which has {target.devices()}; "
+            f"the library says: {error}"
+        )
+        raise SSMError(msg) from error
 
 
 def _move(x: Array, target: Backend, device: Any, dtype: str | None) -> Array:
@@ -296,6 +313,12 @@ def _move(x: Array, target: Backend, device: Any, dtype: str | None) -> Array:
             'before any array is made (JAX: jax.config.update("jax_enable_x64", True)) '
             'or ask for dtype="float32"'
         )
+        raise SSMError(msg)
+    if dtype is not None and arrays.is_complex(x):
+        msg = f"dtype {dtype!r} asked of a complex array; expected real ones, complex as (re, im)"
+        raise SSMError(msg)
+    if not hasattr(target.xp, name):
+        msg = f"backend {target.name!r} has no dtype {name!r}; ask for dtype='float32'"
         raise SSMError(msg)
     if source is target:
         out = target.xp.astype(x, getattr(target.xp, name), copy=True)

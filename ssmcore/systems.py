@@ -235,9 +235,10 @@ class DenseSystem:
         xp = arrays.namespace(u)
         if reset is not None:
             reset = xp.broadcast_to(reset, u.shape[:-1])
-        keep = None if reset is None else xp.astype(~reset, u.dtype)[..., None, None]
+        keep = None if reset is None else ~reset[..., None, None]
         carried = (self.A @ x[..., None])[..., 0][..., None, :, :]
-        carried = carried if keep is None else keep[..., :1, :, :] * carried
+        if keep is not None:
+            carried = xp.where(keep[..., :1, :, :], carried, xp.zeros_like(carried))
         drive = self.B * u[..., None]
         drive = xp.concat((drive[..., :1, :, :] + carried, drive[..., 1:, :, :]), axis=-3)
         keep_in_time = None if keep is None else xp.moveaxis(keep, -3, 0)

@@ -67,7 +67,7 @@ def _run(name: str, precision: str, mode: str) -> golden.Run:
             return library.to_numpy(
                 _compiled(name, layer, mode, False)(given, put(u), None, None)
             ), None
-        key, paired = ("h", False) if model == "RGLRU" else ("x", True)
+        key, paired = next(iter(layer.state_shapes())), model != "RGLRU"
         start = None
         if state is not None:
             x0 = put(state)

@@ -77,7 +77,7 @@ def test_system_and_eigenvalues_are_the_layers(name: str) -> None:
         with pytest.raises(ssm.SSMError, match="varies with the input"):
             module.system()
     else:
-        assert module.system().dtype == jax.numpy.float32
+        assert module.system().dtype == module.layer.system(module.params).dtype
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -41,5 +41,7 @@ def test_files_named_in_the_readme_exist() -> None:
     text = README.read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
         assert (root / target).exists(), target
-    for name in re.findall(r"`((?:ssmcore_conformance|checks)/\w+\.py)`", text):
-        assert (root / "conformance" / name).exists(), name
+    named = re.findall(r"`(conformance/[\w/]+\.py)`", text)
+    assert named
+    for name in named:
+        assert (root / name).exists(), name

@@ -113,8 +113,8 @@ def _described(name: str) -> str:
     if name == "jax":
         import jax
 
-        precision = getattr(jax.config, "jax_default_matmul_precision", None)
-        return f"{version} (float64 on, matmul precision {precision}, {jax.default_backend()})"
+        matmul = getattr(jax.config, "jax_default_matmul_precision", None) or "default"
+        return f"{version} (float64 on, matmul precision {matmul}, {jax.default_backend()})"
     return version
 
 

@@ -25,10 +25,11 @@ def numbers(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Num
 
 def transition(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Numbers:
     """Return transitions of modulus 0 to 1, any phase or sign: a stable recurrence."""
-    modulus = rng.uniform(0.0, 1.0, shape)
+    modulus: Numbers = np.asarray(rng.uniform(0.0, 1.0, shape))
     if np.dtype(dtype).kind == "c":
-        return (modulus * np.exp(1j * rng.uniform(-np.pi, np.pi, shape))).astype(dtype)
-    return (modulus * rng.choice([-1.0, 1.0], shape)).astype(dtype)
+        phase = rng.uniform(-np.pi, np.pi, shape)
+        return np.asarray(modulus * np.exp(1j * phase), dtype=dtype)
+    return np.asarray(modulus * rng.choice([-1.0, 1.0], shape), dtype=dtype)
 
 
 def resets(rng: np.random.Generator, kind: str, shape: tuple[int, ...]) -> Numbers | None:

@@ -61,7 +61,8 @@ def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
         given = problem(seed, case)
         out = call(ssm_backend, ssm.dplr_kernel, *given, length)
         assert out.dtype == np.dtype(case["dtype"])
-        expected = oracles.dplr_kernel(*given, length)
+        dt, Lambda, P, B, C = given
+        expected = oracles.dplr_kernel(dt, Lambda, P, B, C, length)
         size = growth(given, length) if length else np.zeros(H)
         tolerance = bound(out.dtype, steps(length, 2 * case["states"]), size)
         check(worst, "dplr_kernel", ssm_backend.name, out.dtype, out, expected, tolerance)
@@ -127,6 +128,6 @@ def test_errors(ssm_backend: Any, wrong: str) -> None:
 def test_mixed_libraries(ssm_backend: Any) -> None:
     other = "numpy" if ssm_backend.name != "numpy" else "array_api_strict"
     dt = backend.load(other).from_numpy(np.ones(2))
-    rest = [ssm_backend.from_numpy(x) for x in (-Z, Z[None], Z, Z)]
+    Lambda, P, B = (ssm_backend.from_numpy(x) for x in (-Z, Z[None], Z))
     with pytest.raises(SSMError, match=r"arrays of one library.*got.*move them together"):
-        ssm.dplr_kernel(dt, *rest, 4)
+        ssm.dplr_kernel(dt, Lambda, P, B, B, length=4)

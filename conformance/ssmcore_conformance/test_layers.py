@@ -103,7 +103,8 @@ def test_lengths_in_a_convolution(ssm_eager: Any, worst: Any, name: str) -> None
     run = compiled(ssm_eager.name, s.case.layer, "convolution", True)
     y, state = call(ssm_eager, run, s.params, s.padded, s.state, None, s.lengths)
     row = f"{name} = oracle, all options"
-    for got, value in ((y, y_expected), (state["x"], state_expected["x"])):
+    key = next(iter(state))
+    for got, value in ((y, y_expected), (state[key], state_expected[key])):
         check(worst, row, ssm_eager.name, "float64", got, value, s.full)
 
 
@@ -167,7 +168,7 @@ def test_step_on_a_compiling_backend(ssm_autodiff: Any) -> None:
     y, state = call(ssm_autodiff, step, s.params, s.u[:, 0], s.state)
     y_expected, state_expected = expected(s.case, s.params, s.u[:, :1], state=s.state)
     assert np.all(np.abs(y - y_expected[:, 0]) <= s.full)
-    assert np.all(np.abs(state["x"] - state_expected["x"]) <= s.full)
+    assert np.all(np.abs(state["x_s4d"] - state_expected["x_s4d"]) <= s.full)
 
 
 @pytest.mark.parametrize("name", LTI)
@@ -229,7 +230,9 @@ def test_half_precision_activations(ssm_backend: Any) -> None:
     if half is None:
         assert ssm_backend.name == "array_api_strict"  # the standard has no half precision
         return
-    for case in LAYERS.values():
+    few = ("S4D", "S6", "RGLRU")  # on JAX, where each takes seconds to compile
+    for name in few if ssm_backend.name == "jax" else LAYERS:
+        case = LAYERS[name]
         params = arrays.tree_map(ssm_backend.from_numpy, case.layer.init(2))
         u = xp.astype(ssm_backend.from_numpy(inputs((L, 4), "float32")), half)
         run = compiled(ssm_backend.name, case.layer, "recurrence", True)
@@ -277,7 +280,8 @@ def spectral_growth(case: Case, params: Any) -> float:
     system: Any = case.layer.system(params)
     A = system.to_dense().A
     vectors = np.linalg.eig(A)[1]
-    return float(np.max(np.linalg.cond(vectors) * np.linalg.norm(A, axis=(-2, -1)))) * A.shape[-1]
+    growth = np.linalg.cond(vectors) * np.linalg.norm(A, axis=(-2, -1)) * A.shape[-1]
+    return float(np.max(growth))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

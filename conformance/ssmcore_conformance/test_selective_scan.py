@@ -45,10 +45,10 @@ def problem(seed: int, length: int, case: dict[str, Any]) -> tuple[list[Any], di
         FORMS[3]: (*([1] * len(batch)), length, H, N),
     }
     u = numbers(rng, (*batch, length, H), real)
-    delta = rng.exponential(size=u.shape).astype(real)
+    delta = np.asarray(rng.exponential(size=u.shape), dtype=real)
     z = numbers(rng, (H, N), dtype)
     A = np.asarray(z - z.real - np.exp(z.real))
-    given = [u, delta, A, *(numbers(rng, shapes[case[name]], dtype) for name in "BC")]
+    given: list[Any] = [u, delta, A, *(numbers(rng, shapes[case[name]], dtype) for name in "BC")]
     given.append(numbers(rng, (H,), real) if case["D"] else None)
     initial = numbers(rng, (*batch, H, N), dtype) if case["initial"] else None
     wide = (length,) if case["reset_form"] == "(L,)" else (*batch, length)

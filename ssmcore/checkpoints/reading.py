@@ -138,7 +138,14 @@ def check_keys(
             f"{nearest(extra[0], required)}"
         )
         raise SSMError(msg)
-    return {name: float64(found[name]) for name in required}
+    read = {name: float64(found[name]) for name in required}
+    for name, values in read.items():
+        if not np.isfinite(values).all():
+            msg = (
+                f"{owner}: {name} holds {values[~np.isfinite(values)][0]}; expected finite numbers"
+            )
+            raise SSMError(msg)
+    return read
 
 
 def check_shapes(

@@ -9,7 +9,7 @@ import numpy as np
 
 from ssmcore import arrays
 from ssmcore.errors import SSMError
-from ssmcore.layers.base import check_count, check_positive
+from ssmcore.layers._options import check_count, check_positive
 from ssmcore.typing import Array, Params
 
 __all__ = ["check_even", "check_steps", "complex_normal", "half_spectrum", "pairs", "tiled"]

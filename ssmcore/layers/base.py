@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeVar, dataclass_transform
+from typing import Any
 
 import numpy as np
 
 from ssmcore import arrays, backend, engine
 from ssmcore.errors import SSMError, check_choice
+from ssmcore.layers._options import ParamGroup, check_count, hyperparameters
 from ssmcore.primitives._checks import (
     broadcasts_to,
     check_array,
+    check_kind,
     check_precision,
     check_reset,
     check_shape,
@@ -23,61 +22,11 @@ from ssmcore.primitives._checks import (
 from ssmcore.systems import System
 from ssmcore.typing import Array, Params, State
 
-__all__ = ["Layer", "ParamGroup", "check_count", "check_positive", "hyperparameters"]
-
-Kind = TypeVar("Kind", bound=type)
+__all__ = ["Layer"]
 
 MODES = ("auto", "recurrence", "scan", "convolution")
 HALF = ("float16", "bfloat16")
 FLOATS = ("float32", "float64")
-
-
-class ParamGroup(NamedTuple):
-    """Parameters to be treated alike by an optimiser.
-
-    ``lr`` is an own learning rate, ``lr_scale`` a factor on the global one; None means the global
-    one. Names are dotted. ``keep_float32``: never train these in half precision.
-    """
-
-    names: tuple[str, ...]
-    weight_decay: bool
-    lr: float | None = None
-    lr_scale: float | None = None
-    keep_float32: bool = True
-
-
-def check_positive(owner: str, **values: float) -> None:
-    """Raise SSMError unless all values are finite and positive."""
-    for name, value in values.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (number and math.isfinite(value) and value > 0):
-            msg = f"{owner}: {name} is {value!r}; expected a finite number above 0"
-            raise SSMError(msg)
-
-
-def check_count(owner: str, **values: int) -> None:
-    """Raise SSMError unless all values are whole numbers of at least 1."""
-    for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            msg = f"{owner}: {name} is {value!r}; expected a whole number of at least 1"
-            raise SSMError(msg)
-
-
-@dataclass_transform(frozen_default=True)
-def hyperparameters(kind: Kind) -> Kind:
-    """Make a frozen dataclass whose constructor answers a misspelt option with the nearest one."""
-    made: Any = dataclasses.dataclass(frozen=True)(kind)
-    construct = made.__init__
-    names = [field.name for field in dataclasses.fields(made)]
-
-    @functools.wraps(construct)
-    def __init__(self: Any, *args: Any, **options: Any) -> None:  # noqa: N807
-        for option in options:
-            check_choice(made.__name__, "option", option, names)
-        construct(self, *args, **options)
-
-    made.__init__ = __init__
-    return made  # type: ignore[no-any-return]
 
 
 @hyperparameters
@@ -103,6 +52,11 @@ class Layer(ABC):
     def name(self) -> str:
         """The model's name, as the field calls it."""
         return type(self).__name__
+
+    @property
+    def _state_name(self) -> str:
+        """The model is part of the name, so that no layer takes the state of another."""
+        return f"x_{self.name.lower()}"
 
     @abstractmethod
     def _check_options(self) -> None:
@@ -254,6 +208,8 @@ class Layer(ABC):
         given = u.dtype
         work = next(x for _, x in arrays.leaves(params)).dtype
         u = xp.astype(u, work, copy=False)
+        lengths = None if lengths is None else xp.astype(lengths, arrays.index_dtype(u), copy=False)
+        reset = None if reset is None else xp.broadcast_to(reset, u.shape[:-1])
         before = self.initial_state(params, tuple(u.shape[:-2])) if state is None else state
         y, after = self._run(
             params, u, before, self._mode(mode, u, reset), reset, lengths, return_state
@@ -281,8 +237,9 @@ class Layer(ABC):
         if self.time_varying:  # its coefficients come from the input, so padding must go first
             u = engine.hide_padding(u, engine.valid_steps(lengths, u))
         system = self._system(params, u, None)
-        y, x = engine.run(system, u, state["x"], mode, reset, lengths, return_state)
-        return y, (None if x is None else {"x": x})
+        before = state[self._state_name]
+        y, x = engine.run(system, u, before, mode, reset, lengths, return_state)
+        return y, (None if x is None else {self._state_name: x})
 
     def _mode(self, mode: str, u: Array, reset: Array | None) -> str:
         if mode != "auto":
@@ -308,10 +265,7 @@ class Layer(ABC):
             check_array(self.name, key, given[key])
             check_shape(self.name, key, given[key], str(shape), tuple(given[key].shape) == shape)
         check_precision(self.name, **given)
-        for key, x in given.items():
-            if arrays.is_complex(x):
-                msg = f"{self.name}: {key} is complex; expected real, complex as (re, im) pairs"
-                raise SSMError(msg)
+        check_kind(self.name, "real", **given)
 
     def _check_call(
         self,
@@ -363,6 +317,7 @@ class Layer(ABC):
     def _check_lengths(self, lengths: Array | None, u: Array) -> None:
         if lengths is None:
             return
+        check_array(self.name, "lengths", lengths)
         xp = arrays.namespace(lengths, u)
         if not xp.isdtype(lengths.dtype, "integral"):
             msg = f"{self.name}: lengths has dtype {backend.dtype_name(lengths)}; expected integers"
@@ -391,6 +346,7 @@ class Layer(ABC):
             )
             raise SSMError(msg)
         for key, shape in expected.items():
+            check_array(self.name, f"state[{key!r}]", state[key])
             check_shape(
                 self.name,
                 f"state[{key!r}]",
@@ -399,6 +355,7 @@ class Layer(ABC):
                 tuple(state[key].shape) == shape,
             )
         check_precision(self.name, params=first, **{f"state_{k}": x for k, x in state.items()})
+        check_kind(self.name, "real", **state)
 
 
 def _move(tree: Params, target: str | None, device: Any) -> Params:

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ssmcore import arrays
+from ssmcore import arrays, engine
 from ssmcore.errors import SSMError, check_choice
-from ssmcore.layers.base import Layer, ParamGroup, hyperparameters
+from ssmcore.layers._options import ParamGroup, hyperparameters
+from ssmcore.layers.base import Layer
 from ssmcore.systems import System
 from ssmcore.typing import Array, Params, State
 
@@ -139,6 +140,8 @@ class Bidirectional(Layer):
             raise SSMError(msg)
         xp = arrays.namespace(u)
         ahead, back = self._ways(params)
+        if reset is not None and lengths is not None:
+            reset = reset & engine.valid_steps(lengths, u)
         y = self.layer(ahead, u, mode=mode, reset=reset, lengths=lengths)
         starts = _turned_reset(reset, u, lengths)
         z = self.layer(back, _turn(u, lengths), mode=mode, reset=starts, lengths=lengths)

@@ -15,7 +15,14 @@ import numpy as np
 from ssmcore import arrays
 from ssmcore.errors import SSMError
 from ssmcore.initialization import ring
-from ssmcore.layers.base import Layer, ParamGroup, check_count, check_positive, hyperparameters
+from ssmcore.layers._options import (
+    ParamGroup,
+    check_count,
+    check_number,
+    check_positive,
+    hyperparameters,
+)
+from ssmcore.layers.base import Layer
 from ssmcore.systems import DiagonalSystem
 from ssmcore.typing import Array, Params
 
@@ -60,6 +67,7 @@ class LRU(Layer):
     def _check_options(self) -> None:
         check_count(self.name, d_state=self.d_state)
         check_positive(self.name, max_phase=self.max_phase)
+        check_number(self.name, r_min=self.r_min, r_max=self.r_max)
         if not 0.0 <= self.r_min < self.r_max <= 1.0:
             msg = (
                 f"{self.name}: r_min, r_max are {self.r_min!r}, {self.r_max!r}; "
@@ -80,8 +88,8 @@ class LRU(Layer):
         }
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return {"x": (N, 2)}."""
-        return {"x": (self.d_state, 2)}
+        """Return {"x_lru": (N, 2)}."""
+        return {self._state_name: (self.d_state, 2)}
 
     def _draw(self, rng: np.random.Generator) -> Params:
         H, N = self.d_model, self.d_state

@@ -15,8 +15,9 @@ from ssmcore.discretization import discretize_dense
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.initialization import hippo, log_uniform_timescale
 from ssmcore.layers._continuous import check_steps
+from ssmcore.layers._options import ParamGroup, check_count, check_number, hyperparameters
 from ssmcore.layers._spectrum import dense_eigenvalues
-from ssmcore.layers.base import Layer, ParamGroup, check_count, hyperparameters
+from ssmcore.layers.base import Layer
 from ssmcore.systems import DenseSystem
 from ssmcore.typing import Array, Params
 
@@ -76,6 +77,7 @@ class LSSL(Layer):
         check_count(self.name, d_state=self.d_state)
         check_steps(self.name, self.dt_min, self.dt_max, self.dt_scale)
         check_choice(self.name, "initialization", self.initialization, self.INITS)
+        check_number(self.name, alpha=self.alpha)
         if not 0.0 <= self.alpha <= 1.0:
             msg = f"{self.name}: alpha is {self.alpha!r}; expected 0 to 1"
             raise SSMError(msg)
@@ -89,8 +91,8 @@ class LSSL(Layer):
         return {"log_dt": (H,), "A": (*own, N, N), "B": (*own, N), "C": (H, N), "D": (H,)}
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return {"x": (H, N)}."""
-        return {"x": (self.d_model, self.d_state)}
+        """Return {"x_lssl": (H, N)}."""
+        return {self._state_name: (self.d_model, self.d_state)}
 
     def _draw(self, rng: np.random.Generator) -> Params:
         shapes = self.shapes()

@@ -14,7 +14,14 @@ import numpy as np
 from ssmcore import arrays, engine
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.initialization import rglru_a_param
-from ssmcore.layers.base import Layer, ParamGroup, check_count, check_positive, hyperparameters
+from ssmcore.layers._options import (
+    ParamGroup,
+    check_count,
+    check_number,
+    check_positive,
+    hyperparameters,
+)
+from ssmcore.layers.base import Layer
 from ssmcore.time_varying import TimeVaryingSystem
 from ssmcore.typing import Array, Params, State
 
@@ -74,6 +81,7 @@ class RGLRU(Layer):
                 f"= {self.d_model}"
             )
             raise SSMError(msg)
+        check_number(self.name, min_rad=self.min_rad, max_rad=self.max_rad)
         if not 0.0 < self.min_rad < self.max_rad < 1.0:
             msg = (
                 f"{self.name}: min_rad, max_rad are {self.min_rad!r}, {self.max_rad!r}; "
@@ -149,8 +157,9 @@ class RGLRU(Layer):
         xp = arrays.namespace(u)
         valid = engine.valid_steps(lengths, u)
         u = engine.hide_padding(u, valid)
-        system = self._system(params, u, self._restarts(u, state, reset))
-        y, h = engine.run(system, u, state["h"][..., None], mode, None, lengths, return_state)
+        starts = self._restarts(u, state, reset)
+        system = self._system(params, u, starts)
+        y, h = engine.run(system, u, state["h"][..., None], mode, starts, lengths, return_state)
         if h is None:
             return y, None
         fresh = state["fresh"]

@@ -23,8 +23,9 @@ from ssmcore.layers._continuous import (
     pairs,
     tiled,
 )
+from ssmcore.layers._options import ParamGroup, check_count, check_positive, hyperparameters
 from ssmcore.layers._spectrum import dense_eigenvalues
-from ssmcore.layers.base import Layer, ParamGroup, check_count, hyperparameters
+from ssmcore.layers.base import Layer
 from ssmcore.systems import DPLRSystem
 from ssmcore.typing import Array, Params
 
@@ -93,6 +94,8 @@ class S4(Layer):
         check_copies(self.name, self.n_ssm, self.d_model)
         check_steps(self.name, self.dt_min, self.dt_max, self.dt_scale)
         check_choice(self.name, "initialization", self.initialization, self.INITS)
+        if self.b_clip is not None:
+            check_positive(self.name, b_clip=self.b_clip)
         if self.initialization == "legt":
             nplr("legt", 2, self.rank)
 
@@ -111,8 +114,8 @@ class S4(Layer):
         }
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return {"x": (H, N, 2)}."""
-        return {"x": (self.d_model, self.d_state // 2, 2)}
+        """Return {"x_s4": (H, N, 2)}."""
+        return {self._state_name: (self.d_model, self.d_state // 2, 2)}
 
     def _draw(self, rng: np.random.Generator) -> Params:
         H, N = self.d_model, self.d_state // 2

@@ -12,7 +12,7 @@ import numpy as np
 
 from ssmcore import arrays
 from ssmcore.discretization import apply_method
-from ssmcore.errors import check_choice
+from ssmcore.errors import SSMError, check_choice
 from ssmcore.initialization import log_uniform_timescale, nplr, s4d_eigenvalues
 from ssmcore.layers._continuous import (
     check_copies,
@@ -23,7 +23,8 @@ from ssmcore.layers._continuous import (
     pairs,
     tiled,
 )
-from ssmcore.layers.base import Layer, ParamGroup, check_positive, hyperparameters
+from ssmcore.layers._options import ParamGroup, check_number, check_positive, hyperparameters
+from ssmcore.layers.base import Layer
 from ssmcore.systems import DiagonalSystem
 from ssmcore.typing import Array, Params
 
@@ -90,8 +91,14 @@ class S4D(Layer):
         check_copies(self.name, self.n_ssm, self.d_model)
         check_steps(self.name, self.dt_min, self.dt_max, self.dt_scale)
         check_choice(self.name, "initialization", self.initialization, self.INITS)
+        if self.b_clip is not None:
+            check_positive(self.name, b_clip=self.b_clip)
         check_choice(self.name, "discretization", self.discretization, ("zoh", "bilinear"))
         check_positive(self.name, real_scale=self.real_scale)
+        check_number(self.name, imag_scale=self.imag_scale)
+        if not isinstance(self.dt_tie, bool):
+            msg = f"{self.name}: dt_tie is {self.dt_tie!r}; expected True or False"
+            raise SSMError(msg)
 
     def shapes(self) -> dict[str, Any]:
         """Return the shape of every parameter."""
@@ -107,8 +114,8 @@ class S4D(Layer):
         }
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return {"x": (H, N, 2)}."""
-        return {"x": (self.d_model, self.d_state // 2, 2)}
+        """Return {"x_s4d": (H, N, 2)}."""
+        return {self._state_name: (self.d_model, self.d_state // 2, 2)}
 
     def _draw(self, rng: np.random.Generator) -> Params:
         shapes = self.shapes()

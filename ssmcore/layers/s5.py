@@ -20,7 +20,8 @@ from ssmcore.initialization import (
     s5_output_matrix,
 )
 from ssmcore.layers._continuous import check_steps, pairs
-from ssmcore.layers.base import Layer, ParamGroup, check_count, hyperparameters
+from ssmcore.layers._options import ParamGroup, check_count, hyperparameters
+from ssmcore.layers.base import Layer
 from ssmcore.systems import DiagonalSystem
 from ssmcore.typing import Array, Params
 
@@ -42,8 +43,9 @@ class S5(Layer):
         Channels H.
     d_state : int
         Full state size before conjugate halving.
-    blocks : int
-        Blocks J of the block-diagonal HiPPO-N initialisation; must divide d_state.
+    blocks : int or None
+        Blocks J of the block-diagonal HiPPO-N initialisation; must divide d_state. None means 8,
+        as in the original, or 4, 2, 1 where d_state is not a multiple of that.
     conj_sym : bool
         Store half of the conjugate pairs.
     clip_eigs : bool
@@ -66,7 +68,7 @@ class S5(Layer):
     """
 
     d_state: int = 256
-    blocks: int = 1
+    blocks: int | None = None
     conj_sym: bool = True
     clip_eigs: bool = False
     discretization: str = "zoh"
@@ -80,18 +82,28 @@ class S5(Layer):
     _parallel_mode = "scan"
 
     def _check_options(self) -> None:
-        check_count(self.name, d_state=self.d_state, blocks=self.blocks)
+        check_count(self.name, d_state=self.d_state, blocks=self._blocks)
         check_steps(self.name, self.dt_min, self.dt_max, self.dt_scale)
         check_choice(self.name, "discretization", self.discretization, ("zoh", "bilinear"))
         check_choice(self.name, "output_initialization", self.output_initialization, self.OUTPUTS)
-        pairs_per_block = 2 if self.conj_sym else 1
-        if self.d_state % (self.blocks * pairs_per_block):
+        least = self._blocks * self._block_unit
+        if self.d_state % least:
             msg = (
-                f"{self.name}: d_state is {self.d_state}; expected a multiple of "
-                f"{self.blocks * pairs_per_block} for {self.blocks} block(s)"
-                + (" of conjugate pairs" if self.conj_sym else "")
+                f"{self.name}: d_state is {self.d_state}; expected a multiple of {least} for "
+                f"{self._blocks} block(s)" + (" of conjugate pairs" if self.conj_sym else "")
             )
             raise SSMError(msg)
+
+    @property
+    def _block_unit(self) -> int:
+        return 2 if self.conj_sym else 1
+
+    @property
+    def _blocks(self) -> int:
+        if self.blocks is not None:
+            return self.blocks
+        fitting = (J for J in (8, 4, 2) if self.d_state % (J * self._block_unit) == 0)
+        return next(fitting, 1)
 
     @property
     def _stored(self) -> int:
@@ -110,11 +122,11 @@ class S5(Layer):
         }
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return {"x": (P, 2)}."""
-        return {"x": (self._stored, 2)}
+        """Return {"x_s5": (P, 2)}."""
+        return {self._state_name: (self._stored, 2)}
 
     def _draw(self, rng: np.random.Generator) -> Params:
-        Lambda, V, Vinv = s5_hippo_blocks(self.d_state, self.blocks, self.conj_sym)
+        Lambda, V, Vinv = s5_hippo_blocks(self.d_state, self._blocks, self.conj_sym)
         H = self.d_model
         return {
             "log_dt": log_uniform_timescale(rng, (self._stored,), self.dt_min, self.dt_max),

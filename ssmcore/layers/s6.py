@@ -15,7 +15,8 @@ from ssmcore import arrays
 from ssmcore.errors import check_choice
 from ssmcore.initialization import softplus_bias
 from ssmcore.layers._continuous import check_steps
-from ssmcore.layers.base import Layer, ParamGroup, check_count, check_positive, hyperparameters
+from ssmcore.layers._options import ParamGroup, check_count, check_positive, hyperparameters
+from ssmcore.layers.base import Layer
 from ssmcore.time_varying import SelectiveSystem
 from ssmcore.typing import Array, Params
 
@@ -100,8 +101,8 @@ class S6(Layer):
         }
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return {"x": (H, N)}."""
-        return {"x": (self.d_model, self.d_state)}
+        """Return {"x_s6": (H, N)}."""
+        return {self._state_name: (self.d_model, self.d_state)}
 
     def _draw(self, rng: np.random.Generator) -> Params:
         H, N, R = self.d_model, self.d_state, self._rank

@@ -9,6 +9,7 @@ from ssmcore.errors import SSMError
 from ssmcore.typing import Array
 
 __all__ = [
+    "broadcasts_to",
     "check_array",
     "check_initial",
     "check_kind",
@@ -66,6 +67,7 @@ def check_reset(owner: str, reset: Array | None, u: Array) -> None:
     """Raise SSMError unless ``reset`` is boolean, of u's library, and broadcasts to (..., L)."""
     if reset is None:
         return
+    check_array(owner, "reset", reset)
     xp = arrays.namespace(reset, u)
     if reset.dtype != xp.bool:
         msg = f"{owner}: reset has dtype {backend.dtype_name(reset)}; expected bool"

@@ -23,16 +23,39 @@ def _interleave(even: Array, odd: Array) -> Array:
     return mixed if even.shape[0] == n else xp.concat((mixed, even[n:, ...]), axis=0)
 
 
-def varying_prefix(a: Array, b: Array) -> Array:
-    """Return h_t = a_t h_{t-1} + b_t, h_{-1} = 0, along axis 0; ``a`` broadcasts against ``b``."""
+def _carried(keep: Array | None, moved: Array) -> Array:
+    """Return ``moved`` where ``keep``, else zero: selected, so that nothing crosses a restart."""
+    if keep is None:
+        return moved
+    xp = arrays.namespace(moved)
+    return xp.where(keep, moved, xp.zeros_like(moved))
+
+
+def _combined(keep: Array | None, length: int) -> tuple[Array | None, Array | None, Array | None]:
+    """Return keep of the right steps, of the pairs, and of the even steps from the third on."""
+    if keep is None:
+        return None, None, None
+    end = length - length % 2
+    right = keep[1:end:2, ...]
+    return right, right & keep[0:end:2, ...], keep[2::2, ...]
+
+
+def varying_prefix(a: Array, keep: Array | None, b: Array) -> Array:
+    """Return h_t = a_t keep_t h_{t-1} + b_t, h_{-1} = 0, along axis 0.
+
+    ``a`` and ``keep`` (False where the state restarts) broadcast against ``b``.
+    """
     length = b.shape[0]
     if length < 2:
         return b
     xp = arrays.namespace(a, b)
     end = length - length % 2
+    right, both, even_keep = _combined(keep, length)
     a_left, a_right = a[0:end:2, ...], a[1:end:2, ...]
-    odd = varying_prefix(a_right * a_left, a_right * b[0:end:2, ...] + b[1:end:2, ...])
-    even = a[2::2, ...] * odd[: (length - 1) // 2, ...] + b[2::2, ...]
+    pair = _carried(right, a_right * b[0:end:2, ...]) + b[1:end:2, ...]
+    odd = varying_prefix(a_right * a_left, both, pair)
+    before = odd[: (length - 1) // 2, ...]
+    even = _carried(even_keep, a[2::2, ...] * before) + b[2::2, ...]
     return _interleave(xp.concat((b[:1, ...], even), axis=0), odd)
 
 
@@ -41,22 +64,18 @@ def constant_prefix(
 ) -> Array:
     """Return h_t = A keep_t h_{t-1} + b_t along axis 0, for a constant transition A.
 
-    ``advance(k, x)`` is A^(2^k) x; ``keep`` (0 where the state restarts) broadcasts against ``b``.
+    ``advance(k, x)`` is A^(2^k) x; ``keep`` (False where the state restarts) broadcasts.
     """
     length = b.shape[0]
     if length < 2:
         return b
     xp = arrays.namespace(b)
     end = length - length % 2
-
-    def carried(x: Array, first: int, last: int | None) -> Array:
-        moved = advance(level, x)
-        return moved if keep is None else keep[first:last:2, ...] * moved
-
-    pair = carried(b[0:end:2, ...], 1, end) + b[1:end:2, ...]
-    pair_keep = None if keep is None else keep[1:end:2, ...] * keep[0:end:2, ...]
-    odd = constant_prefix(advance, pair_keep, pair, level + 1)
-    even = carried(odd[: (length - 1) // 2, ...], 2, None) + b[2::2, ...]
+    right, both, even_keep = _combined(keep, length)
+    pair = _carried(right, advance(level, b[0:end:2, ...])) + b[1:end:2, ...]
+    odd = constant_prefix(advance, both, pair, level + 1)
+    before = odd[: (length - 1) // 2, ...]
+    even = _carried(even_keep, advance(level, before)) + b[2::2, ...]
     return _interleave(xp.concat((b[:1, ...], even), axis=0), odd)
 
 
@@ -83,13 +102,12 @@ def linear_scan(
 
 def _forward_scan(a: Array, b: Array, initial: Array | None, reset: Array | None) -> Array:
     xp = arrays.namespace(a, b)
-    real = arrays.real_dtype(xp, b.dtype)
-    keep = None if reset is None else xp.astype(~_led(reset, b.ndim - 1), real)[..., None]
+    keep = None if reset is None else ~_led(reset, b.ndim - 1)[..., None]
     a = a if a.ndim < 2 else _led(a, b.ndim)
     first = a if a.ndim < 2 else a[..., :1, :]
     if initial is not None:
-        carried = first * initial[..., None, :]
-        carried = carried if keep is None else keep[..., :1, :] * carried
+        first_keep = None if keep is None else keep[..., :1, :]
+        carried = _carried(first_keep, first * initial[..., None, :])
         b = xp.concat((b[..., :1, :] + carried, b[..., 1:, :]), axis=-2)
     in_time = xp.moveaxis(b, -2, 0)
     keep_in_time = None if keep is None else xp.moveaxis(keep, -2, 0)
@@ -97,7 +115,7 @@ def _forward_scan(a: Array, b: Array, initial: Array | None, reset: Array | None
         levels = powers.squares(first if a.ndim < 2 else first[..., 0, :], b.shape[-2].bit_length())
         h = constant_prefix(lambda k, x: levels[k, ...] * x, keep_in_time, in_time)
     else:
-        h = varying_prefix(xp.moveaxis(a if keep is None else keep * a, -2, 0), in_time)
+        h = varying_prefix(xp.moveaxis(a, -2, 0), keep_in_time, in_time)
     return xp.moveaxis(h, 0, -2)
 
 

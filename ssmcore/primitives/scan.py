@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ssmcore import arrays
+from ssmcore import arrays, backend
+from ssmcore.errors import SSMError
 from ssmcore.primitives._checks import (
     broadcasts_to,
     check_initial,
@@ -17,6 +18,18 @@ from ssmcore.primitives.dispatch import implementation
 from ssmcore.typing import Array
 
 __all__ = ["diagonal_scan", "linear_scan", "selective_scan"]
+
+
+def _check_steps(owner: str, delta: Array) -> None:
+    """Raise SSMError if a step size that can be looked at on the host is negative or not finite."""
+    xp = arrays.namespace(delta)
+    if "cpu" not in str(arrays.device(delta)).lower() or not backend.of(delta).concrete(delta):
+        return
+    if 0 not in delta.shape and not bool(xp.all((delta >= 0) & xp.isfinite(delta))):
+        values = backend.to_numpy(delta).reshape(-1)
+        bad = next(x for x in values.tolist() if not 0 <= x < float("inf"))
+        msg = f"{owner}: delta has the value {bad!r}; expected finite step sizes of at least 0"
+        raise SSMError(msg)
 
 
 def linear_scan(
@@ -81,6 +94,8 @@ def linear_scan(
     check_initial(owner, initial, (*shape[:-2], shape[-1]))
     check_reset(owner, reset, b)
     xp = arrays.namespace(a, b)
+    if not (arrays.is_complex(a) or arrays.is_complex(b)):
+        check_kind(owner, "real", initial=initial)
     b = xp.astype(b, xp.result_type(a.dtype, b.dtype), copy=False)
     run = implementation(owner, a, b)
     return run(a, b, initial, reset=reset, reverse=reverse)
@@ -223,6 +238,10 @@ def selective_scan(
         owner, "A", A, f"(H, N) with H = {shape[-1]}", A.ndim == 2 and A.shape[0] == shape[-1]
     )
     N = A.shape[1]
+    check_kind(owner, "real", u=u, delta=delta, D=D)
+    if not arrays.is_complex(A):
+        check_kind(owner, "real", B=B, C=C, initial=initial)
+    _check_steps(owner, delta)
     for name, x in (("B", B), ("C", C)):
         shared, own = (*shape[:-1], N), (*shape, N)
         fits = broadcasts_to(x, own) if x.ndim == len(own) else tuple(x.shape) == shared

@@ -107,7 +107,7 @@ def _oracle_eigenvalues(layer: Layer, params: Params, u: Numbers) -> Numbers:
     if not layer.time_varying:
         return oracles.eigenvalues(layer.name, params)
     steps = u[..., None, :]
-    key = "h" if layer.name == "RGLRU" else "x"
+    key = next(iter(layer.state_shapes()))
     shape = (*steps.shape[:-2], *layer.state_shapes()[key])
     large = 2.0**60
     runs = [
