@@ -87,11 +87,8 @@ def expected(
     if state is not None:
         state = {"h" if name == "h" else "x": _complex(case, state[name])}
     out = oracle.run(case.layer.name, params, u, options=case.options, state=state, **options)
-    pairs = {
-        name: np.stack((x.real, x.imag), axis=-1) if np.iscomplexobj(x) else x
-        for x in out.state.values()
-    }
-    return out.y, pairs
+    (x,) = out.state.values()
+    return out.y, {name: np.stack((x.real, x.imag), axis=-1) if np.iscomplexobj(x) else x}
 
 
 def _complex(case: Case, x: Numbers) -> Numbers:

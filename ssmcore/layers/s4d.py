@@ -96,7 +96,7 @@ class S4D(Layer):
         check_choice(self.name, "discretization", self.discretization, ("zoh", "bilinear"))
         check_positive(self.name, real_scale=self.real_scale)
         check_number(self.name, imag_scale=self.imag_scale)
-        if not isinstance(self.dt_tie, bool):
+        if self.dt_tie not in (True, False):
             msg = f"{self.name}: dt_tie is {self.dt_tie!r}; expected True or False"
             raise SSMError(msg)
 
