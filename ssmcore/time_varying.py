@@ -8,7 +8,7 @@ from typing import Any
 
 from ssmcore import arrays
 from ssmcore.discretization import apply_method
-from ssmcore.primitives import linear_scan, selective_scan
+from ssmcore.primitives import implementation, linear_scan
 from ssmcore.typing import Array
 
 __all__ = ["SelectiveSystem", "TimeVaryingSystem"]
@@ -109,7 +109,9 @@ class SelectiveSystem:
         """Return outputs C_t x_t (..., L, H) and the last state, by the fused scan."""
         if self.method != "mamba":
             return self.written_out().scan(u, x, reset)
-        out: tuple[Array, Array] = selective_scan(
-            u, self.delta, self.A, self.B, self.C, initial=x, reset=reset, return_state=True
+        # Not the public function: a step size from a NaN in the input is the layer's own output.
+        run = implementation("selective_scan", u, self.A)
+        out: tuple[Array, Array] = run(
+            u, self.delta, self.A, self.B, self.C, None, initial=x, reset=reset
         )
         return out

@@ -1,0 +1,110 @@
+"""Edges that once failed: narrow lengths, restarts after NaN, states of other layers, bad steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ssmcore as ssm
+from ssmcore import backend
+
+INTEGERS = ("uint8", "int8", "int16", "int32", "int64")
+LAYERS = {
+    "LSSL": ssm.LSSL(2, d_state=3),
+    "S4": ssm.S4(2, d_state=4),
+    "S4D": ssm.S4D(2, d_state=4),
+    "S5": ssm.S5(2, d_state=4),
+    "LRU": ssm.LRU(2, d_state=4),
+    "S6": ssm.S6(2, d_state=3),
+    "RGLRU": ssm.RGLRU(2),
+}
+
+
+def _input(L: int, batch: int = 2) -> Any:
+    return np.random.default_rng(0).standard_normal((batch, L, 2)).astype("float32")
+
+
+def _states_equal(found: dict[str, Any], expected: dict[str, Any]) -> bool:
+    # The shorter run rounds along another tree: 64 steps of eps each bound what that costs.
+    tolerance = 64 * float(np.finfo(np.float32).eps)
+    return all(
+        np.abs(np.asarray(found[k]) - np.asarray(expected[k])).max() <= tolerance for k in expected
+    )
+
+
+@pytest.mark.parametrize("kind", INTEGERS)
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_lengths_of_any_integer_type(library: str, kind: str) -> None:
+    if library not in backend.available():
+        pytest.skip(f"{library} is not installed")
+    used, layer, u = backend.load(library), LAYERS["LRU"], _input(300)
+    params = layer.init(0, backend=library)
+    lengths = used.from_numpy(np.asarray([100, 7], dtype=kind))
+    for mode in ("recurrence", "scan", "convolution"):
+        y, state = layer(params, used.from_numpy(u), mode=mode, lengths=lengths, return_state=True)
+        y = used.to_numpy(y)
+        assert not y[0, 100:].any()
+        assert not y[1, 7:].any()
+        assert y[0, :100].all(axis=-1).any()
+        _, short = layer(params, used.from_numpy(u[:1, :100]), return_state=True)
+        name = next(iter(short))
+        assert _states_equal({name: state[name][:1]}, short)
+
+
+@pytest.mark.parametrize("mode", ["recurrence", "scan"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_nothing_crosses_a_restart_not_even_nan(name: str, mode: str) -> None:
+    layer, u = LAYERS[name], _input(24)
+    params, reset = layer.init(0), np.zeros((2, 24), bool)
+    reset[:, 9] = True
+    spoiled = u.copy()
+    spoiled[:, 4] = np.nan
+    with np.errstate(invalid="ignore"):
+        y, state = layer(params, spoiled, mode=mode, reset=reset, return_state=True)
+    clean, clean_state = layer(params, u, mode=mode, reset=reset, return_state=True)
+    assert np.isnan(y[:, 4]).any()
+    np.testing.assert_array_equal(y[:, 9:], clean[:, 9:])
+    for key in state:
+        np.testing.assert_array_equal(state[key], clean_state[key])
+
+
+@pytest.mark.parametrize(("one", "other"), [("S4", "S4D"), ("LSSL", "S6"), ("S5", "LRU")])
+def test_the_state_of_another_layer_is_refused_though_its_shape_fits(one: str, other: str) -> None:
+    layers = {"S5": ssm.S5(2, d_state=8), **{k: LAYERS[k] for k in LAYERS if k != "S5"}}
+    layer, u = layers[other], _input(5)
+    state = layers[one].initial_state(layers[one].init(0), (2,))
+    with pytest.raises(ssm.SSMError, match="state of another layer"):
+        layer(layer.init(0), u, state)
+
+
+@pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf")])
+def test_selective_scan_refuses_steps_that_cannot_be(bad: float) -> None:
+    u = np.ones((3, 1))
+    delta = u.copy()
+    delta[1] = bad
+    with pytest.raises(ssm.SSMError, match=f"delta has the value {bad}"):
+        ssm.selective_scan(u, delta, -np.ones((1, 2)), np.ones((3, 2)), np.ones((3, 2)))
+
+
+def test_a_restart_inside_the_padding_is_invisible() -> None:
+    both = ssm.Bidirectional.of(ssm.RGLRU(2, first_step_reset=False))
+    params, u, reset = both.init(0), _input(10), np.zeros((2, 10), bool)
+    reset[:, 6] = True
+    lengths = np.asarray([6, 6])
+    with_it = both(params, u, reset=reset, lengths=lengths)
+    np.testing.assert_array_equal(with_it, both(params, u, lengths=lengths))
+
+
+def test_move_refuses_what_it_would_have_to_lose() -> None:
+    with pytest.raises(ssm.SSMError, match="complex array"):
+        ssm.move(np.ones(2) * 1j, dtype="float32")
+    with pytest.raises(ssm.SSMError, match="device 'nonsense'"):
+        ssm.move(np.ones(2), device="nonsense")
+
+
+def test_blocks_of_s5_are_those_of_the_original_where_they_fit() -> None:
+    imaginary = ssm.S5(2, d_state=256).init(0, dtype="float64")["Lambda_im"]
+    np.testing.assert_array_equal(imaginary, np.tile(imaginary[:16], 8))
+    assert ssm.S5(2, d_state=4).init(0)["Lambda_im"].shape == (2,)
