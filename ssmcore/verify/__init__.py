@@ -147,7 +147,8 @@ def _choose(option: str, given: Sequence[str] | None, valid: Sequence[str]) -> l
 def _choose_models(given: Sequence[str] | None) -> list[str]:
     if given is None:
         return list(MODELS)
-    return _choose("model", [n.upper().replace("-", "").replace("_", "") for n in given], MODELS)
+    plain = {n: n.upper().replace("-", "").replace("_", "") for n in given}
+    return _choose("model", [plain[n] if plain[n] in MODELS else n for n in given], MODELS)
 
 
 def choose_backends(given: Sequence[str] | None) -> tuple[list[str], list[str]]:
