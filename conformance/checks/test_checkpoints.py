@@ -319,7 +319,7 @@ def test_other_options() -> None:
 
 def test_C_that_C_tilde_has_lost() -> None:
     read, found = readers()["s4"]
-    found |= {"kernel.A_real": np.full((2, 3), -np.inf), "kernel.l_kernel": np.array(8)}
+    found |= {"kernel.A_real": np.full((2, 3), -800.0), "kernel.l_kernel": np.array(8)}
     found |= {"kernel.A_imag": np.zeros((2, 3)), "kernel.P": np.zeros((1, 2, 3, 2))}
     with pytest.raises(SSMError, match="cannot be recovered"):
         read(found)

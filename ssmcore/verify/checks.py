@@ -107,8 +107,8 @@ def _oracle_eigenvalues(layer: Layer, params: Params, u: Numbers) -> Numbers:
     if not layer.time_varying:
         return oracles.eigenvalues(layer.name, params)
     steps = u[..., None, :]
-    key = next(iter(layer.state_shapes()))
-    shape = (*steps.shape[:-2], *layer.state_shapes()[key])
+    key = "h" if layer.name == "RGLRU" else "x"
+    shape = (*steps.shape[:-2], *next(iter(layer.state_shapes().values())))
     large = 2.0**60
     runs = [
         oracles.run(layer.name, params, steps, state={key: np.full(shape, start)}).state[key]
