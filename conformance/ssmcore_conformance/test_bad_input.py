@@ -88,7 +88,7 @@ def test_parameters_that_do_not_fit(ssm_backend: Any, name: str) -> None:
         ({**given["params"], leaf: x[:-1]}, rf"{leaf} has shape \(.*\); expected \("),
         ({**given["params"], leaf: x.astype(np.float32)}, f".*one precision.*{leaf} float32"),
         ({**given["params"], leaf: x.astype(int)}, f"{leaf} has dtype int64; expected one of"),
-        ({**given["params"], leaf: x.astype(complex)}, f"{leaf} is complex; expected real"),
+        ({**given["params"], leaf: x.astype(complex)}, f"{leaf} has dtype complex128; expected real"),
     ]
     if hasattr(ssm_backend.xp, "float16"):
         halves = {**given["params"], leaf: x.astype(np.float16)}
@@ -207,7 +207,7 @@ OPTIONS: list[tuple[Callable[[], ssm.Layer], str]] = [
     (lambda: ssm.S4D(H, initialization="linn"), "did you mean 'lin'"),
     (lambda: ssm.LSSL(H, initialization="hippo"), "'hippo'; expected one of 'legs', 'legt'"),
     (lambda: ssm.LSSL(H, alpha=1.5), "alpha is 1.5; expected 0 to 1"),
-    (lambda: ssm.LSSL(H, alpha=NAN), "alpha is nan; expected 0 to 1"),
+    (lambda: ssm.LSSL(H, alpha=NAN), "alpha is nan; expected a finite number"),
     (lambda: ssm.S4D(H, discretization="bilinar"), "did you mean 'bilinear'"),
     (lambda: ssm.S5(H, discretization="mamba"), "'mamba'; expected one of 'zoh', 'bilinear'"),
     (lambda: ssm.S6(H, discretization="bilinear"), "'bilinear'; expected one of 'mamba', 'zoh'"),
