@@ -88,7 +88,7 @@ def test_parameters_that_do_not_fit(ssm_backend: Any, name: str) -> None:
         ({**given["params"], leaf: x[:-1]}, rf"{leaf} has shape \(.*\); expected \("),
         ({**given["params"], leaf: x.astype(np.float32)}, f".*one precision.*{leaf} float32"),
         ({**given["params"], leaf: x.astype(int)}, f"{leaf} has dtype int64; expected one of"),
-        ({**given["params"], leaf: x.astype(complex)}, f"{leaf} has dtype complex128; expected real"),
+        ({**given["params"], leaf: x.astype(complex)}, f"{leaf} has dtype complex128; .* real"),
     ]
     if hasattr(ssm_backend.xp, "float16"):
         halves = {**given["params"], leaf: x.astype(np.float16)}
