@@ -16,17 +16,29 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import array_api_compat
 import numpy as np
 
 from ssmcore import arrays
+from ssmcore._transfer import dtype_name, transfer
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.typing import Array, Namespace
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["Backend", "available", "default", "load", "move", "names", "of", "register", "to_numpy"]
+__all__ = [
+    "Backend",
+    "available",
+    "default",
+    "dtype_name",
+    "failures",
+    "load",
+    "move",
+    "names",
+    "of",
+    "register",
+    "to_numpy",
+]
 
 GROUP = "ssmcore.backends"
 DTYPES = ("float32", "float64")
@@ -80,6 +92,10 @@ class Backend:
     def concrete(self, x: Array) -> bool:
         """Whether the values of ``x`` can be looked at now (not while tracing)."""
         return True
+
+    def stop_gradient(self, x: Array) -> Array:
+        """Return ``x`` as a constant to automatic differentiation."""
+        return x
 
     def fold(
         self, step: Callable[..., tuple[Any, Array]], carry: Any, inputs: Mapping[str, Array]
@@ -143,10 +159,48 @@ def register(backend: Backend) -> None:
 
 def _entry(name: str) -> Backend:
     """Return the backend object of ``name`` without looking for its library."""
-    if name not in _registered:
+    if not isinstance(name, str) or name not in _registered:
         check_choice("ssmcore", "backend", name, names())
-        _registered[name] = _entry_points()[name].load()
+        _registered[name] = _loaded(_entry_points()[name])
     return _registered[name]
+
+
+def _loaded(point: EntryPoint) -> Backend:
+    """Return what an entry point names; whatever its import raises becomes one SSMError."""
+    try:
+        found = point.load()
+    except Exception as error:
+        msg = (
+            f"backend {point.name!r} cannot be loaded from {point.value!r}: "
+            f"{type(error).__name__}: {error}; repair or uninstall the package that brings it"
+        )
+        raise SSMError(msg) from error
+    if isinstance(found, type) or not hasattr(found, "owns"):
+        msg = (
+            f"backend {point.name!r}: {point.value!r} is {found!r:.50}; expected an instance of "
+            "ssmcore.backend.Backend"
+        )
+        raise SSMError(msg)
+    backend: Backend = found
+    return backend
+
+
+def failures() -> dict[str, str]:
+    """Return the backends whose entry point cannot be loaded, each with the reason.
+
+    Examples
+    --------
+    >>> from ssmcore import backend
+    >>> "numpy" in backend.failures()
+    False
+    """
+    found = {}
+    for name in names():
+        try:
+            _entry(name)
+        except SSMError as error:
+            found[name] = str(error)
+    return found
 
 
 def installed(name: str) -> bool:
@@ -156,7 +210,7 @@ def installed(name: str) -> bool:
 
 
 def load(name: str) -> Backend:
-    """Return backend ``name``; unknown names and absent libraries raise SSMError.
+    """Return backend ``name``; SSMError if it is unknown, cannot be loaded or has no library.
 
     Examples
     --------
@@ -175,8 +229,10 @@ def load(name: str) -> Backend:
 
 
 def available(*, test_only: bool = False) -> list[str]:
-    """Return the names of the backends whose library is installed."""
-    return [n for n in names() if installed(n) and (test_only or not _entry(n).test_only)]
+    """Return the names of the backends that load and whose library is installed."""
+    broken = failures()
+    loaded = [n for n in names() if n not in broken]
+    return [n for n in loaded if installed(n) and (test_only or not _entry(n).test_only)]
 
 
 def of(*given: Array) -> Backend:
@@ -184,6 +240,9 @@ def of(*given: Array) -> Backend:
     owners = {id(b): b for b in (_owner(x) for x in given if x is not None)}
     if len(owners) == 1:
         return next(iter(owners.values()))
+    if not owners:
+        msg = f"expected an array, got {', '.join(map(repr, given)) or 'nothing'}"
+        raise SSMError(msg)
     arrays.namespace(*given)
     msg = f"expected arrays of one library, got those of {[b.name for b in owners.values()]}"
     raise SSMError(msg)
@@ -199,8 +258,9 @@ def _owner(x: Array) -> Backend:
 def _find_owner(x: Array) -> Backend:
     root = type(x).__module__.split(".")[0]
     order = sorted(names(), key=lambda n: (not root.startswith(n), n not in _registered))
+    broken = failures()
     for name in order:
-        if installed(name) and _entry(name).owns(x):
+        if name not in broken and installed(name) and _entry(name).owns(x):
             return _entry(name)
     msg = (
         f"expected an array of a known library ({', '.join(names())}), "
@@ -251,13 +311,14 @@ def move(
 ) -> Any:
     """Return a copy of ``tree`` in another library, on another device, in another dtype.
 
-    Copies go by DLPack between libraries that share a device, else through the host. The
-    result never shares memory with the input.
+    Copies go by DLPack where an array of real floats lies on the device that the target library
+    uses by default, else through the host. The result never shares memory with the input.
 
     Parameters
     ----------
     tree
-        A real array or nested dict of them.
+        A real array or nested dict of them; half precision too where both libraries have it
+        (NumPy has no bfloat16).
     backend
         Name of the target backend; None keeps the library.
     device
@@ -273,7 +334,7 @@ def move(
     Raises
     ------
     SSMError
-        Unknown backend or dtype; float64 where the library has it switched off.
+        Unknown backend or dtype; a dtype that the library has not, or has switched off.
 
     Examples
     --------
@@ -285,66 +346,11 @@ def move(
     if dtype is not None:
         check_choice("move", "dtype", dtype, DTYPES)
     target = None if backend is None else load(backend)
-    return arrays.tree_map(lambda x: _placed(x, target or of(x), device, dtype), tree)
 
+    def moved(x: Array) -> Array:
+        source = of(x)
+        out = transfer(x, source, target or source, device, dtype)
+        of(out)  # remembered now, so that a compiler never traces the search for the owner
+        return out
 
-def _placed(x: Array, target: Backend, device: Any, dtype: str | None) -> Array:
-    """Move ``x``; what a library says of a device it cannot use becomes one SSMError."""
-    try:
-        return _move(x, target, device, dtype)
-    except SSMError:
-        raise
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        if device is None:
-            raise
-        msg = (
-            f"device {device!r} asked of backend {target.name!r}, which has {target.devices()}; "
-            f"the library says: {error}"
-        )
-        raise SSMError(msg) from error
-
-
-def _move(x: Array, target: Backend, device: Any, dtype: str | None) -> Array:
-    source = of(x)
-    name = dtype or dtype_name(x)
-    if name in ("float64", "complex128") and not target.has_float64():
-        msg = (
-            f"{name} asked of backend {target.name!r}, whose 64-bit types are off; switch them on "
-            'before any array is made (JAX: jax.config.update("jax_enable_x64", True)) '
-            'or ask for dtype="float32"'
-        )
-        raise SSMError(msg)
-    if dtype is not None and arrays.is_complex(x):
-        msg = f"dtype {dtype!r} asked of a complex array; expected real ones, complex as (re, im)"
-        raise SSMError(msg)
-    if not hasattr(target.xp, name):
-        msg = f"backend {target.name!r} has no dtype {name!r}; ask for dtype='float32'"
-        raise SSMError(msg)
-    if source is target:
-        out = target.xp.astype(x, getattr(target.xp, name), copy=True)
-        return out if device is None else array_api_compat.to_device(out, device)
-    out = target.xp.astype(_cross(x, source, target, device), getattr(target.xp, name), copy=False)
-    of(out)  # remembered now, so that a compiler never traces the search for the owner
-    return out
-
-
-def _cross(x: Array, source: Backend, target: Backend, device: Any) -> Array:
-    """Copy between libraries: by DLPack when both can, else through the host."""
-    if device is None and "numpy" not in (source.name, target.name):
-        try:
-            return target.xp.asarray(target.xp.from_dlpack(x), copy=True)
-        except (
-            AttributeError,
-            BufferError,
-            NotImplementedError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ):
-            pass  # no shared device, gradients attached or a dtype without DLPack: by the host
-    return target.from_numpy(source.to_numpy(x), device)
-
-
-def dtype_name(x: Array) -> str:
-    """Return the standard's name of the dtype of ``x``, such as ``"float32"``."""
-    return str(x.dtype).rsplit(".", 1)[-1]
+    return arrays.tree_map(moved, tree)

@@ -8,13 +8,14 @@ Re lambda <= 0, lambda = 0 included.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ssmcore import arrays, backend
 from ssmcore.errors import SSMError, check_choice
+from ssmcore.primitives._checks import check_array
 from ssmcore.typing import Array
 
 __all__ = ["DENSE_METHODS", "METHODS", "apply_method", "discretize", "discretize_dense"]
@@ -55,7 +56,8 @@ def discretize(A: Array, dt: Array | float, method: str = "zoh") -> tuple[Array,
     ------
     SSMError
         Unknown method; ``A`` not of the dtypes above; ``dt`` of another library or precision;
-        ``dt`` negative or not finite (not looked at while a compiler traces).
+        ``dt`` negative or not finite (not looked at while a compiler traces); shapes of ``A`` and
+        ``dt`` that do not broadcast.
 
     Notes
     -----
@@ -79,7 +81,9 @@ def discretize(A: Array, dt: Array | float, method: str = "zoh") -> tuple[Array,
     """
     check_choice("discretize", "method", method, METHODS)
     _check_dtype("discretize", "A", A, DTYPES)
-    return apply_method(A, _checked_step("discretize", A, dt), method)
+    step = _checked_step("discretize", A, dt)
+    _check_broadcast("discretize", {"A": A.shape, "dt": step.shape})
+    return apply_method(A, step, method)
 
 
 def apply_method(A: Array, dt: Array, method: str) -> tuple[Array, Array]:
@@ -186,7 +190,10 @@ def discretize_dense(
     """
     check_choice("discretize_dense", "method", method, DENSE_METHODS)
     _check_dense(A, B, method, alpha)
-    step = _checked_step("discretize_dense", A, dt)[..., None, None]
+    step = _checked_step("discretize_dense", A, dt)
+    leading = {"leading axes of A": A.shape[:-2], "leading axes of B": B.shape[:-1]}
+    _check_broadcast("discretize_dense", {**leading, "dt": step.shape})
+    step = step[..., None, None]
     xp = arrays.namespace(A, B)
     n = A.shape[-1]
     eye = xp.eye(n, dtype=A.dtype, device=arrays.device(A))
@@ -256,7 +263,8 @@ def _spread(dt: Array, like: Array) -> Array:
 
 
 def _check_dtype(owner: str, name: str, x: Array, allowed: tuple[str, ...]) -> None:
-    """Raise SSMError unless the dtype of the array ``x`` is one of ``allowed``."""
+    """Raise SSMError unless ``x`` is an array whose dtype is one of ``allowed``."""
+    check_array(owner, name, x)
     backend.of(x)
     if backend.dtype_name(x) not in allowed:
         msg = (
@@ -272,6 +280,7 @@ def _checked_step(owner: str, A: Array, dt: Array | float) -> Array:
     if isinstance(dt, int | float) and not isinstance(dt, bool):
         _check_values(owner, np.asarray(dt, dtype=np.float64))
         return arrays.like(A, float(dt), dtype=real)
+    check_array(owner, "dt", dt)
     library = backend.of(A, dt)
     if dt.dtype != real:
         msg = (
@@ -282,6 +291,16 @@ def _checked_step(owner: str, A: Array, dt: Array | float) -> Array:
     if library.concrete(dt):
         _check_values(owner, library.to_numpy(dt))
     return dt
+
+
+def _check_broadcast(owner: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise SSMError unless the named shapes broadcast against each other."""
+    try:
+        np.broadcast_shapes(*shapes.values())
+    except ValueError:
+        found = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+        msg = f"{owner}: shapes do not broadcast: {found}; add axes of length 1 where they differ"
+        raise SSMError(msg) from None
 
 
 def _check_values(owner: str, dt: np.ndarray[Any, Any]) -> None:
@@ -308,9 +327,10 @@ def _check_dense(A: Array, B: Array, method: str, alpha: float) -> None:
             "both of one dtype"
         )
         raise SSMError(msg)
-    if not 0.0 <= alpha <= 1.0 or (method == "euler" and alpha != 0.5):
+    number = isinstance(alpha, int | float)
+    if not number or not 0.0 <= alpha <= 1.0 or (method == "euler" and alpha != 0.5):
         msg = (
-            f"discretize_dense: alpha is {alpha} with method {method!r}; expected a number in "
+            f"discretize_dense: alpha is {alpha!r} with method {method!r}; expected a number in "
             "[0, 1], and none with 'euler', which is 'bilinear' with alpha=0"
         )
         raise SSMError(msg)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["SSMError", "check_choice"]
+__all__ = ["SSMError", "check_choice", "nearest"]
 
 
 class SSMError(ValueError):
@@ -23,13 +23,24 @@ class SSMError(ValueError):
     """
 
 
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return the end of a message that points to the closest of ``names``, or nothing.
+
+    Examples
+    --------
+    >>> nearest("kernel.inv_td", ["kernel.inv_dt", "kernel.C"])
+    "; did you mean 'kernel.inv_dt'?"
+    """
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
 def check_choice(owner: str, option: str, value: object, choices: Iterable[str]) -> None:
     """Raise SSMError, with the nearest valid name, unless ``value`` is one of ``choices``."""
     names = list(choices)
-    if value in names:
+    if isinstance(value, str) and value in names:
         return
-    close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
     expected = ", ".join(repr(name) for name in names)
-    msg = f"{owner}: {option} is {value!r}; expected one of {expected}{hint}"
+    hint = nearest(str(value), names)
+    msg = f"{owner}: {option} is {value!r:.50}; expected one of {expected}{hint}"
     raise SSMError(msg)

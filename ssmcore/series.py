@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import wave
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 from ssmcore.errors import SSMError
 from ssmcore.typing import Array
 
-__all__ = ["as_channels", "load"]
+__all__ = ["as_channels", "as_numpy", "load"]
 
 Series: TypeAlias = NDArray[np.float64]
+
+SEPARATORS = {";": "semicolon", "\t": "tab"}
 
 CHANNEL_DELAY = 37  # samples; prime, so that copies do not line up with powers of two
 
@@ -27,7 +30,8 @@ def load(path: str | Path) -> Series:
     ----------
     path : str or Path
         ``.npy``: (L,) or (L, channels), integers or floats. ``.csv``: a row of numbers a sample,
-        comma separated, UTF-8, with at most one header line. ``.wav``: PCM of 8, 16, 24 or 32 bit.
+        comma separated, UTF-8, with at most one header line, and no column of times (named
+        time... or date...): samples are one step apart. ``.wav``: PCM of 8, 16, 24 or 32 bit.
 
     Returns
     -------
@@ -37,8 +41,8 @@ def load(path: str | Path) -> Series:
     Raises
     ------
     SSMError
-        For a file that is missing, of another kind, damaged or empty, and for values that are
-        text, complex or not finite. The message says where.
+        For no path, a file that is missing, of another kind, damaged or empty, and for values that
+        are text, complex or not finite. The message says where.
 
     Examples
     --------
@@ -51,7 +55,7 @@ def load(path: str | Path) -> Series:
     array([[1. , 2. ],
            [3. , 4.5]])
     """
-    path = Path(path)
+    path = _path(path)
     readers = {".npy": _read_npy, ".csv": _read_csv, ".wav": _read_wav}
     suffix = path.suffix.lower()
     if suffix not in readers:
@@ -61,6 +65,13 @@ def load(path: str | Path) -> Series:
         msg = f"{path}: there is no such file; check the path"
         raise SSMError(msg)
     return _checked(str(path), readers[suffix](path))
+
+
+def _path(given: object) -> Path:
+    if not isinstance(given, str | os.PathLike):
+        msg = f"load: path is {type(given).__name__} {given!r:.50}; expected the path of a file"
+        raise SSMError(msg)
+    return Path(given)
 
 
 def _checked(owner: str, values: Series) -> Series:
@@ -103,7 +114,8 @@ def _read_csv(path: Path) -> Series:
             filled = (row for row in reader if row)
             for index, row in enumerate(filled):
                 if index == 0 and not any(_is_number(field) for field in row):
-                    continue  # the header
+                    _check_header(path, reader.line_num, row)
+                    continue
                 rows.append(_numbers(path, reader.line_num, row))
                 if len(row) != len(rows[0]):
                     msg = (
@@ -117,6 +129,26 @@ def _read_csv(path: Path) -> Series:
     return np.array(rows, dtype=np.float64)
 
 
+def _check_header(path: Path, line: int, row: list[str]) -> None:
+    """Raise SSMError for another separator, and for times, which would pass for a channel."""
+    for column, field in enumerate(row, start=1):
+        where = f"{path}, line {line}, column {column}: {field!r}"
+        if _separator_hint(field):
+            msg = f"{where} is no number and no name of a column{_separator_hint(field)}"
+            raise SSMError(msg)
+        if field.strip().lower().startswith(("time", "date")):
+            msg = (
+                f"{where} is no channel; expected samples one step apart, without their times: "
+                "remove the column"
+            )
+            raise SSMError(msg)
+
+
+def _separator_hint(field: str) -> str:
+    marks = [name for mark, name in SEPARATORS.items() if mark in field]
+    return f"; is the file {marks[0]} separated? expected commas" if marks else ""
+
+
 def _is_number(field: str) -> bool:
     try:
         float(field)
@@ -128,7 +160,8 @@ def _is_number(field: str) -> bool:
 def _numbers(path: Path, line: int, row: list[str]) -> list[float]:
     for column, field in enumerate(row, start=1):
         if not _is_number(field):
-            msg = f"{path}, line {line}, column {column}: {field!r} is not a number; remove or fill"
+            where = f"{path}, line {line}, column {column}"
+            msg = f"{where}: {field!r} is not a number; remove or fill{_separator_hint(field)}"
             raise SSMError(msg)
     return [float(field) for field in row]
 
@@ -191,7 +224,7 @@ def as_channels(series: Array, channels: int) -> Series:
     >>> u.shape, bool(u[37, 1] == u[0, 0])
     ((100, 2), True)
     """
-    values = np.asarray(series)
+    values = as_numpy("as_channels", series)
     if values.dtype.kind not in "iuf" or values.ndim != 2 or values.size == 0:
         msg = (
             f"as_channels: series is {values.dtype} {values.shape}; expected real (L, c), not empty"
@@ -206,6 +239,15 @@ def as_channels(series: Array, channels: int) -> Series:
         [np.roll(x[:, h % columns], CHANNEL_DELAY * (h // columns)) for h in range(channels)],
         axis=1,
     )
+
+
+def as_numpy(owner: str, series: Array) -> NDArray[Any]:
+    """Return ``series`` as a NumPy array; SSMError for what cannot be one."""
+    try:
+        return np.asarray(series.detach() if hasattr(series, "detach") else series)
+    except (RuntimeError, TypeError, ValueError) as error:
+        msg = f"{owner}: series is {type(series).__name__} ({error}); expected a NumPy array"
+        raise SSMError(msg) from error
 
 
 def _standardized(values: Series) -> Series:

@@ -72,6 +72,12 @@ class JaxBackend(Backend):
 
         return not isinstance(x, jax.core.Tracer)
 
+    def stop_gradient(self, x: Any) -> Any:
+        """Return ``jax.lax.stop_gradient(x)``."""
+        import jax
+
+        return jax.lax.stop_gradient(x)
+
     def fold(
         self, step: Callable[..., tuple[Any, Any]], carry: Any, inputs: Mapping[str, Any]
     ) -> tuple[Any, Any]:

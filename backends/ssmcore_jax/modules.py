@@ -11,6 +11,7 @@ import numpy as np
 import ssmcore
 from ssmcore import ParamGroup, arrays
 from ssmcore.layers._modules import constructor_doc, constructor_signature
+from ssmcore.layers._options import checked_arguments
 from ssmcore.systems import System
 from ssmcore.typing import Array, Params, State
 
@@ -105,6 +106,7 @@ class Layer:
         msg = f"{type(self).__name__} is frozen; make a new one, as with jax.tree.map"
         raise AttributeError(msg)
 
+    @checked_arguments
     def __call__(
         self,
         u: Array,
@@ -286,7 +288,7 @@ class Bidirectional(_Named, of=ssmcore.Bidirectional):
         cls,
         layer: Any,
         *,
-        tied: bool = False,
+        share: str = "nothing",
         combine: str = "sum",
         skip_current: bool = False,
         seed: Any = 0,
@@ -295,7 +297,7 @@ class Bidirectional(_Named, of=ssmcore.Bidirectional):
     ) -> Bidirectional:
         """Wrap ``layer``, a pytree or an ssmcore layer: its hyper-parameters, drawn anew."""
         core = ssmcore.Bidirectional.of(
-            _hyperparameters(layer), tied=tied, combine=combine, skip_current=skip_current
+            _hyperparameters(layer), share=share, combine=combine, skip_current=skip_current
         )
         options = {name: getattr(core, name) for name in inspect.signature(type(core)).parameters}
         return cls(**options, seed=seed, device=device, dtype=dtype)

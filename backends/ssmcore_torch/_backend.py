@@ -63,6 +63,10 @@ class TorchBackend(Backend):
             torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
         )
 
+    def stop_gradient(self, x: Any) -> Any:
+        """Return ``x.detach()``."""
+        return x.detach()
+
     def value_and_grad(self, fn: Callable[[Any], Any], tree: Any) -> tuple[Any, Any]:
         """Return ``fn(tree)`` and its gradient by autograd."""
         import torch

@@ -11,6 +11,7 @@ import torch
 import ssmcore
 from ssmcore import ParamGroup, SSMError, backend
 from ssmcore.layers._modules import constructor_doc, constructor_signature
+from ssmcore.layers._options import checked_arguments
 from ssmcore.systems import System
 from ssmcore.typing import Params, State
 
@@ -104,6 +105,7 @@ class Layer(torch.nn.Module):
         """The parameters as the nested dict of the functional interface, not copied."""
         return _tree(self, self.layer.shapes())
 
+    @checked_arguments
     def forward(
         self,
         u: torch.Tensor,
@@ -289,7 +291,7 @@ class Bidirectional(_Named, of=ssmcore.Bidirectional):
         cls,
         layer: Any,
         *,
-        tied: bool = False,
+        share: str = "nothing",
         combine: str = "sum",
         skip_current: bool = False,
         seed: Any = 0,
@@ -298,7 +300,7 @@ class Bidirectional(_Named, of=ssmcore.Bidirectional):
     ) -> Bidirectional:
         """Wrap ``layer``, a module or an ssmcore layer: its hyper-parameters, drawn anew."""
         core = ssmcore.Bidirectional.of(
-            _hyperparameters(layer), tied=tied, combine=combine, skip_current=skip_current
+            _hyperparameters(layer), share=share, combine=combine, skip_current=skip_current
         )
         options = {name: getattr(core, name) for name in inspect.signature(type(core)).parameters}
         return cls(**options, seed=seed, device=device, dtype=dtype)

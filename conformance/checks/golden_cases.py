@@ -88,6 +88,12 @@ def peak_error(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
+def _both_ways(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the parameters of each direction: the dynamics are shared, D u is added once."""
+    ahead = dict(params["causal"])
+    return ahead, {**ahead, "C": params["anticausal"]["C"], "D": np.zeros_like(ahead["D"])}
+
+
 def with_bidirectional(run: Run) -> Run:
     """Return a runner that runs "Bidirectional" through two passes of ``run``."""
 
@@ -103,8 +109,9 @@ def with_bidirectional(run: Run) -> Run:
         if model != "Bidirectional":
             return run(model, options, params, u, reset=reset, state=state)
         inner = options["inner"], options["inner_options"]
+        behind = _both_ways(params)[1]
         ahead, _ = run(*inner, params["causal"], u, reset=None, state=None)
-        back, _ = run(*inner, params["anticausal"], u[..., ::-1, :], reset=None, state=None)
+        back, _ = run(*inner, behind, u[..., ::-1, :], reset=None, state=None)
         back = back[..., ::-1, :]
         if options["skip_current"]:  # y_t takes what the backward pass says after u_{t+1}
             back = np.concatenate((back[..., 1:, :], np.zeros_like(back[..., :1, :])), axis=-2)
@@ -213,7 +220,7 @@ def _s4_outputs(plain: GoldenCase, config: Mapping[str, Any], group: Group) -> I
     layout = time_first if last else nothing
     if config["class"] != "FFTConv":
         finish = scaffold.s4_output(group.under("sd0/output_linear.0."))
-    u = _tiled(layout(group["u"]), plain)
+    u = layout(group["u"])
     for length in config.get("lengths_called_in_order", [None]):
         suffix = "" if length is None else f"_len{length}"
         case = replace(plain, u=u[..., :length, :])
@@ -231,12 +238,6 @@ def _s4_outputs(plain: GoldenCase, config: Mapping[str, Any], group: Group) -> I
         yield replace(plain, id=f"{plain.id}/{name}y_preact", u=u, y=y, final_state=final)
 
 
-def _tiled(u: np.ndarray, case: GoldenCase) -> np.ndarray:
-    """Return the input of the wide layer that several channels become."""
-    width = case.options.get("inner_options", case.options)["d_model"]
-    return np.concatenate([u] * (width // u.shape[-1]), axis=-1)
-
-
 def _kernels(
     case: GoldenCase, name: str, kernels: Mapping[str, np.ndarray]
 ) -> Iterator[GoldenCase]:
@@ -244,14 +245,15 @@ def _kernels(
     layers = {"": (case.model, case.options, case.params)}
     if case.model == "Bidirectional":
         inner = case.options["inner"], case.options["inner_options"]
-        layers = {part: (*inner, case.params[part]) for part in ("causal", "anticausal")}
+        ways = _both_ways(case.params)
+        layers = {part: (*inner, p) for part, p in zip(("causal", "anticausal"), ways, strict=True)}
     for row, (part, (model, options, params)) in enumerate(layers.items()):
-        H = options["d_model"]
-        rows = slice(row * H, (row + 1) * H)
+        F = len(params["D"])
+        rows = slice(row * F, (row + 1) * F)
         y = {kind: K.reshape(-1, K.shape[-1])[rows].T for kind, K in kernels.items()}
-        impulse = np.zeros(next(iter(y.values())).shape) if y else np.zeros((1, H))
+        impulse = np.zeros((len(next(iter(y.values()))) if y else 1, options["d_model"]))
         impulse[0] = 1.0
-        silent = dict(params) | {"D": np.zeros(H)}
+        silent = dict(params) | {"D": np.zeros(F)}
         id = f"{case.id}/{name}{part}"
         yield GoldenCase(id, model, options, silent, u=impulse, y=y)
 
@@ -261,7 +263,7 @@ def _s4_state(case: GoldenCase, group: Group, name: str) -> np.ndarray | None:
     if name not in group or case.model == "Bidirectional":
         return None
     half = group[name][..., : case.params["A_imag"].shape[-1]]
-    return np.concatenate([half] * (case.options["d_model"] // half.shape[-2]), axis=-2)
+    return np.concatenate([half] * case.options["channels"], axis=-2)
 
 
 def _s4_states(plain: GoldenCase, group: Group) -> Iterator[GoldenCase]:
@@ -352,7 +354,7 @@ def rglru_cases() -> Iterator[GoldenCase]:
     reading = checkpoints.read_rglru(group.arrays, prefix="sd")
     plain = GoldenCase("rglru_torch", *reading, u=group["x"], y={})
     for name in ("plain", "docs", "continued"):
-        reset = checkpoints.reset_from_positions(positions[name])
+        reset = checkpoints.reset_from_positions(positions[name].astype(np.int64))
         options = plain.options | {"first_step_reset": False}
         for start in ("", "_from_h0"):
             y = group.outputs(f"{name}{start}/y")

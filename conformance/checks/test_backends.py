@@ -88,6 +88,10 @@ def test_arrays_decide_their_backend_and_do_not_mix() -> None:
         backend.of(x, np.ones(3))
     with pytest.raises(ssm.SSMError, match=r"builtins\.list"):
         backend.of([1.0, 2.0])
+    with pytest.raises(ssm.SSMError, match="expected an array, got None"):
+        ssm.move(None)
+    with pytest.raises(ssm.SSMError, match=r"backend is \['numpy'\]; expected one of"):
+        ssm.move(np.ones(1), backend=["numpy"])  # type: ignore[arg-type]
 
 
 def test_numpy_has_no_gradients_and_says_who_has() -> None:
@@ -95,10 +99,16 @@ def test_numpy_has_no_gradients_and_says_who_has() -> None:
         backend.load("numpy").value_and_grad(np.sum, np.ones(2))
 
 
-def _installed(folder: Path) -> Path:
-    """Lay out ``boxed`` as pip installs a distribution: a package and its metadata."""
+def _installed(folder: Path, code: str = "") -> Path:
+    """Lay out ``boxed`` as pip installs a distribution: a package and its metadata.
+
+    ``code`` stands in for the package's own.
+    """
     (folder / "boxed").mkdir()
-    shutil.copy(boxed.__file__, folder / "boxed" / "__init__.py")
+    if code:
+        (folder / "boxed" / "__init__.py").write_text(code)
+    else:
+        shutil.copy(boxed.__file__, folder / "boxed" / "__init__.py")
     info = folder / "boxed-0.1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: boxed\nVersion: 0.1\n")
@@ -138,6 +148,52 @@ def test_without_the_entry_point_there_is_no_such_backend(tmp_path: Path) -> Non
     line = fresh.failure('from ssmcore import backend; backend.load("boxed")', path=folder)
     assert line.startswith("ssmcore.errors.SSMError")
     assert "'boxed'" in line
+
+
+BROKEN_PACKAGE = """
+import numpy as np, ssmcore as ssm
+from ssmcore import backend, doctor, verify
+assert "boxed" in backend.names()
+assert "boxed" not in backend.available(test_only=True)
+assert list(backend.failures()) == ["boxed"]
+try:
+    backend.of([1.0])
+except ssm.SSMError as error:
+    assert "builtins.list" in str(error), error
+try:
+    backend.load("boxed")
+except ssm.SSMError as error:
+    print(repr(error.__cause__), "|", error)
+report = verify.run(["LRU"], dtypes=["float32"], modes=["scan"], length=8)
+print([note for note in report.notes if "boxed" in note])
+[row] = doctor.run(["boxed"]).backends
+print(row.status, "|", row.detail)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "cause", "reason"),
+    [
+        ("raise RuntimeError('out of order')", "RuntimeError('out of order')", "out of order"),
+        ("import no_such_library", "ModuleNotFoundError", "no_such_library"),
+        ("", "AttributeError", "BACKEND"),
+        ("BACKEND = 3", "None", "boxed:BACKEND' is 3; expected an instance of"),
+        ("class BACKEND:\n    owns = None", "None", "boxed.BACKEND'>; expected an instance of"),
+    ],
+)
+def test_a_broken_third_party_package_stops_nobody_else(
+    code: str, cause: str, reason: str, tmp_path: Path
+) -> None:
+    folder = _installed(tmp_path, code or "pass")
+    lines = fresh.output(BROKEN_PACKAGE, path=folder).splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith(cause)
+    assert lines[2].startswith("broken | ")
+    for line in lines:
+        assert "'boxed'" in line
+        assert reason in line
+    line = fresh.failure('import ssmcore as ssm; ssm.LRU(2).init(0, backend="boxed")', path=folder)
+    assert line.startswith("ssmcore.errors.SSMError")
 
 
 KIND = 'import ssmcore as ssm; print(type(ssm.LRU(d_model=2).init(0)["D"]).__module__)'

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +131,33 @@ def test_parameters_that_cannot_be_stored(tmp_path: Path, bad: Any, message: str
     with pytest.raises(SSMError, match=message):
         checkpoints.save(tmp_path / "x", {}, bad)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("path", [None, 3, ["x"], b"x", np.ones(2)])
+def test_what_is_no_path(path: Any) -> None:
+    message = f"path is {type(path).__name__} .*; expected the path of a file"
+    with pytest.raises(SSMError, match=f"load: {message}"):
+        checkpoints.load(path)
+    with pytest.raises(SSMError, match=f"save: {message}"):
+        checkpoints.save(path, CONFIG, params())
+
+
+@pytest.mark.parametrize("bad", [None, 3, [1.0], "text", np.ones(2)])
+def test_what_is_no_mapping(tmp_path: Path, bad: Any) -> None:
+    message = f"is {type(bad).__name__} .*; expected a mapping"
+    calls: list[Callable[[], Any]] = [
+        lambda: checkpoints.save(tmp_path / "x", bad, params()),
+        lambda: checkpoints.save(tmp_path / "x", CONFIG, bad),
+        lambda: checkpoints.flatten(bad),
+        lambda: checkpoints.unflatten(bad),
+        *(functools.partial(read, bad) for read, _ in readers().values()),
+    ]
+    for call in calls:
+        with pytest.raises(SSMError, match=message):
+            call()
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(SSMError, match="flat has key 3; expected dotted names"):
+        checkpoints.unflatten({3: 1})  # type: ignore[dict-item]
 
 
 def test_no_folder_to_write_to(tmp_path: Path) -> None:
@@ -276,6 +306,24 @@ def test_prefix(kind: str) -> None:
         read({"a": {"b": found}}, prefix="a.c")
 
 
+@pytest.mark.parametrize("kind", readers())
+@pytest.mark.parametrize("value", ["text", None, [[1.0], [1.0, 2.0]], np.ones(3) * 1j])
+def test_values_that_are_no_real_arrays(kind: str, value: Any) -> None:
+    read, found = readers()[kind]
+    name = next(iter(found))
+    with pytest.raises(SSMError, match=rf"{name} is {type(value).__name__} .*array of real num"):
+        read(found | {name: value})
+    with pytest.raises(SSMError, match="prefix is 3; expected text"):
+        read(found, prefix=3)
+
+
+def test_a_complex_tensor_is_refused() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    read, found = readers()["s5"]
+    with pytest.raises(SSMError, match=r"D is Tensor .*; expected an array of real numbers"):
+        read(found | {"D": torch.ones(4, dtype=torch.complex64)})
+
+
 def test_reading_leaves_the_checkpoint_alone() -> None:
     for read, found in readers().values():
         before = {name: value.copy() for name, value in found.items()}
@@ -299,6 +347,9 @@ def test_reading_leaves_the_checkpoint_alone() -> None:
         ({"bandlimit": 0.5}, "l_max"),
         ({"rate": 2.0}, "l_max"),
         ({"rate": 0.0}, "rate is 0.0"),
+        ({"rate": "a"}, "rate is 'a'; expected a finite number above 0"),
+        ({"bandlimit": "a"}, "bandlimit is 'a'; expected a finite number above 0"),
+        ({"l_max": -4}, "l_max is -4; expected a whole number"),
     ],
 )
 def test_s4_options(options: dict[str, Any], message: str) -> None:
@@ -311,8 +362,9 @@ def test_other_options() -> None:
     read, found = readers()["s5"]
     with pytest.raises(SSMError, match="did you mean 'zoh'"):
         read(found, discretization="zho")
-    with pytest.raises(SSMError, match=r"step_rescale is 0\.0"):
-        read(found, step_rescale=0.0)
+    for scale in (0.0, "a", None, float("nan"), [1.0]):
+        with pytest.raises(SSMError, match=rf"read_s5: step_rescale is {re.escape(repr(scale))}"):
+            read(found, step_rescale=scale)
     with pytest.raises(SSMError, match="shape"):
         read(found, bidirectional=True)
 
@@ -323,3 +375,11 @@ def test_C_that_C_tilde_has_lost() -> None:
     found |= {"kernel.A_imag": np.zeros((2, 3)), "kernel.P": np.zeros((1, 2, 3, 2))}
     with pytest.raises(SSMError, match="cannot be recovered"):
         read(found)
+
+
+@pytest.mark.parametrize("length", [-3.0, 2.5])
+def test_a_kernel_length_is_a_whole_number(length: float) -> None:
+    read, found = readers()["s4"]
+    message = rf"kernel\.l_kernel is {length!r}; expected a whole number of at least 0"
+    with pytest.raises(SSMError, match=message):
+        read(found | {"kernel.l_kernel": np.array(length)})

@@ -89,6 +89,8 @@ def test_many_failures_are_cut_short(fault: None, monkeypatch: pytest.MonkeyPatc
         (("--dtype", "float16"), "dtype is 'float16'"),
         (("--input", "absent.csv"), "there is no such file"),
         (("--length", "0"), "length is 0"),
+        (("--length", "1"), "the input is constant over 1 of 8192 samples"),
+        (("--seed", "-1"), "seed is -1"),
         (("--json", "absent/report.json"), "cannot write a file there"),
         (("S4", "--d-state", "3"), "d_state is 3"),
     ],

@@ -178,6 +178,12 @@ def test_bidirectional_wraps_modules_and_layers() -> None:
     both = ssm.Bidirectional.of(inner, combine="concat", seed=1)
     assert both.layer == ssmcore.Bidirectional.of(inner.layer, combine="concat")
     assert both(_input()).shape == (2, 9, 8)
-    tied = ssm.Bidirectional.of(inner.layer, tied=True)
+    tied = ssm.Bidirectional.of(inner.layer, share="all")
     assert set(tied.params) == set(inner.params)
     assert repr(inner) == repr(inner.layer)
+
+
+def test_a_misspelt_argument_is_answered_with_the_nearest() -> None:
+    module = ssm.LRU(d_model=4, d_state=4)
+    with pytest.raises(ssm.SSMError, match=r"option is 'mod'.*did you mean 'mode'"):
+        module(jax.numpy.zeros((3, 4)), mod="scan")

@@ -133,6 +133,97 @@ def test_tensors_with_gradients(target: str) -> None:
     assert leaf.requires_grad
 
 
+TENSORS = {
+    "contiguous": lambda x: x,
+    "strided": lambda x: x[::2],
+    "unaligned": lambda x: x[1:],
+    "transposed": lambda x: x.reshape(2, 3).T,
+    "expanded": lambda x: x[:1].expand(4),
+    "empty": lambda x: x[:0],
+    "lazy conjugate": lambda x: (x + 1j * x).conj(),
+    "lazy minus": lambda x: (x + 1j * x).conj().imag,
+    "integer": lambda x: x.long(),
+    "bool": lambda x: x > 0,
+    "gradient": lambda x: x.requires_grad_(),
+}
+
+
+@pytest.mark.parametrize("kind", TENSORS)
+@pytest.mark.parametrize("target", LIBRARIES)
+def test_every_layout_of_a_tensor(target: str, kind: str) -> None:
+    """Values, not what lies in memory: DLPack would lose the minus of a negative view."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    _at(target)
+    x = TENSORS[kind](torch.arange(-1.0, 5.0))
+    moved = ssm.to_numpy(ssm.move(x, backend=target))
+    expected = np.asarray(x.tolist(), dtype=moved.dtype).reshape(tuple(x.shape))
+    assert np.array_equal(moved, expected)
+    assert moved.dtype == ssm.to_numpy(x).dtype
+
+
+HALVES = [("torch", "jax"), ("jax", "torch"), ("torch", "torch"), ("jax", "jax")]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(("source", "target"), HALVES)
+@pytest.mark.parametrize("named", [False, True])
+def test_half_precision_where_both_have_it(
+    source: str, target: str, dtype: str, named: bool
+) -> None:
+    given, xp = _at(source), backend.load(source).xp
+    x = xp.astype(given["D"], getattr(xp, dtype))
+    place = arrays.device(_at(target)["D"]) if named else None
+    moved = ssm.move({"x": x}, backend=target, device=place)["x"]
+    assert backend.of(moved).name == target
+    assert backend.dtype_name(moved) == dtype
+    wide = ssm.move(x, backend="numpy", dtype="float32")
+    assert np.array_equal(ssm.move(moved, backend="numpy", dtype="float32"), wide)
+    assert np.max(np.abs(wide - _values()["D"])) <= 2.0**-8 * np.max(np.abs(wide))
+
+
+@pytest.mark.parametrize("source", ["torch", "jax"])
+@pytest.mark.parametrize("target", ["numpy", "array_api_strict"])
+def test_bfloat16_where_there_is_none(source: str, target: str) -> None:
+    given, xp = _at(source), backend.load(source).xp
+    x = xp.astype(given["D"], xp.bfloat16)
+    with pytest.raises(ssm.SSMError, match=f"'{target}' has no dtype 'bfloat16'; .*float32"):
+        ssm.move(x, backend=target)
+    moved = ssm.to_numpy(ssm.move(x, backend=target, dtype="float32"))
+    assert np.array_equal(moved, ssm.move(x, backend="numpy", dtype="float32"))
+
+
+def test_what_dlpack_raises_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way is chosen beforehand; a failure on it is no reason to take another one silently."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    strict = importlib.import_module("array_api_strict")
+
+    def broken(x: Any) -> Any:
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(strict, "from_dlpack", broken)
+    with pytest.raises(RuntimeError, match="out of order"):
+        ssm.move(_at("torch"), backend="array_api_strict")
+    # From NumPy, which is the host, no DLPack is needed.
+    moved = ssm.move(_at("numpy"), backend="array_api_strict")
+    assert _same(moved, _values())
+
+
+def test_another_device_goes_through_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An array that DLPack places elsewhere, or nowhere, arrives on the default device."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    strict = importlib.import_module("array_api_strict")
+    monkeypatch.setattr(strict, "from_dlpack", None)
+    for answer in ((2, 0), BufferError("on several devices")):
+
+        def elsewhere(x: Any, answer: Any = answer) -> Any:
+            if isinstance(answer, BufferError):
+                raise answer
+            return answer
+
+        monkeypatch.setattr(torch.Tensor, "__dlpack_device__", elsewhere)
+        assert _same(ssm.move(_at("torch"), backend="array_api_strict"), _values())
+
+
 def test_to_numpy_leaves_numpy_and_takes_the_rest_out() -> None:
     for name in LIBRARIES:
         out = ssm.to_numpy(_at(name))

@@ -81,6 +81,13 @@ CSV_PROBLEMS = {
     "a,b\nc,d\n1,2\n": ("line 2, column 1", "'c'"),
     "1_000\n2\n3_0\n": ("line 3, column 1", "'3_0'"),
     "1,2\n3\n": ("line 2", "1 columns; expected 2"),
+    "x;y\n1;2\n": ("line 1, column 1", "'x;y'", "semicolon separated? expected commas"),
+    "1;2\n3;4\n": ("line 1, column 1: '1;2' is no number", "semicolon separated?"),
+    "x\ty\n": ("tab separated?",),
+    "x\n1,5;2,5\n": ("column 2: '5;2' is not a number", "semicolon separated?"),
+    "x, Time [s]\n1,2\n": ("line 1, column 2: ' Time [s]' is no channel", "remove the column"),
+    "date,x\n2024-01-01,2\n": ("line 1, column 1: 'date' is no channel",),
+    "time;x\n0;1\n": ("semicolon separated?",),
     "1\nnan\ninf\n": ("2 of 3 values", "index (1, 0)"),
     "": ("no values",),
     "left,right\n": ("no values",),
@@ -153,6 +160,12 @@ def test_wav_that_is_not_pcm_or_empty(tmp_path: Path) -> None:
         series.load(tmp_path / "none.wav")
 
 
+@pytest.mark.parametrize("path", [None, 3, ["a.npy"], b"a.npy"])
+def test_what_is_no_path(path: Any) -> None:
+    with pytest.raises(SSMError, match=f"load: path is {type(path).__name__} .*; expected the pa"):
+        series.load(path)
+
+
 def test_missing_file_folder_and_unknown_suffix(tmp_path: Path) -> None:
     (tmp_path / "folder.npy").mkdir()
     for name in ("absent.npy", "folder.npy"):
@@ -203,6 +216,8 @@ def test_channels_refuse() -> None:
             series.as_channels(bad, 2)
     with pytest.raises(SSMError, match=r"index \(1, 0\)"):
         series.as_channels(np.array([[1.0], [np.nan]]), 2)
+    with pytest.raises(SSMError, match=r"series is list \(.*\); expected a NumPy array"):
+        series.as_channels([[1.0], [1.0, 2.0]], 2)
     for channels in (0, -1, 2.0, True):
         with pytest.raises(SSMError, match="positive integer"):
             series.as_channels(np.ones((3, 1)), channels)  # type: ignore[arg-type]

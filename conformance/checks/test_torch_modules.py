@@ -234,7 +234,7 @@ def test_bidirectional_wraps_modules_and_layers() -> None:
     assert both.layer == ssmcore.Bidirectional.of(inner.layer, combine="concat")
     assert both(_input("float64")).shape == (2, 9, 8)
     assert "causal.nu_log" in both.state_dict()
-    tied = ssm.Bidirectional.of(inner.layer, tied=True)
+    tied = ssm.Bidirectional.of(inner.layer, share="all")
     assert set(tied.state_dict()) == set(inner.state_dict())
     assert isinstance(both, ssm.Layer)
     assert isinstance(both, torch.nn.Module)
@@ -245,3 +245,9 @@ def test_inside_a_larger_module() -> None:
     assert "1.dt_proj.weight" in net.state_dict()
     assert net(_input(shape=(2, 9, 3))).shape == (2, 9, 1)
     assert "d_state=16" in repr(net)
+
+
+def test_a_misspelt_argument_is_answered_with_the_nearest() -> None:
+    module = ssm.LRU(d_model=4, d_state=4)
+    with pytest.raises(ssm.SSMError, match=r"option is 'mod'.*did you mean 'mode'"):
+        module(torch.zeros(3, 4), mod="scan")

@@ -37,6 +37,11 @@ class Case(NamedTuple):
         return ("recurrence", *parallel)
 
 
+STORED: dict[str, Any] = {
+    "dt_transform": "softplus",
+    "real_transform": "sigmoid",
+    "imag_transform": "softplus",
+}
 LAYERS = {
     "LSSL": Case(ssm.LSSL(H, d_state=4), {}),
     "S4": Case(ssm.S4(H, d_state=4), {}),
@@ -56,6 +61,17 @@ CASES = LAYERS | {
         ssm.S4D(H, d_state=4, discretization="bilinear", initialization="inv"),
         {"discretization": "bilinear"},
     ),
+    "S4 stored otherwise": Case(
+        ssm.S4(H, d_state=4, channels=2, n_ssm=2, dt_tie=False, **STORED), dict(STORED)
+    ),
+    "S4D stored otherwise": Case(
+        ssm.S4D(H, d_state=4, channels=2, dt_tie=False, **STORED), dict(STORED)
+    ),
+    "S4D real": Case(
+        ssm.S4D(H, d_state=4, initialization="real", is_real=True),
+        {"is_real": True},
+    ),
+    "LSSL channels": Case(ssm.LSSL(H, d_state=4, channels=2), {}),
     "S5 all states": Case(
         ssm.S5(H, d_state=8, conj_sym=False, discretization="bilinear"),
         {"conj_sym": False, "discretization": "bilinear"},
@@ -66,8 +82,10 @@ CASES = LAYERS | {
         {"discretization": "zoh", "dt_scale": 2.0},
     ),
     "RGLRU heads": Case(
-        ssm.RGLRU(H, heads=2, a_initialization="a^c", c=4.0, first_step_reset=False),
-        {"c": 4.0, "first_step_reset": False},
+        ssm.RGLRU(
+            H, heads=2, a_initialization="a^c", c=4.0, first_step_reset=False, root_offset=1e-6
+        ),
+        {"c": 4.0, "first_step_reset": False, "root_offset": 1e-6},
     ),
 }
 LTI = [name for name, case in CASES.items() if not case.layer.time_varying]
@@ -93,7 +111,8 @@ def expected(
 
 def _complex(case: Case, x: Numbers) -> Numbers:
     """Return a state of the layer in the oracle's form."""
-    return np.asarray(arrays.join(x)) if case.layer.name in ("S4", "S4D", "S5", "LRU") else x
+    stored = case.layer.name in ("S4", "S4D", "S5", "LRU") and not case.options.get("is_real")
+    return np.asarray(arrays.join(x)) if stored else x
 
 
 def condition(
@@ -146,10 +165,11 @@ def slow(case: Case, params: dict[str, Any]) -> dict[str, Any]:
 
 def _s4(p: dict[str, Any]) -> None:
     """dt = 1e-6 |lambda|^-1 in one channel, Re lambda = -1e-6 / dt in another; P fades with it."""
-    rows = p["A_imag"].shape[0]
+    rows = p["A_log_real"].shape[0]
     p["log_dt"][SMALL_PHASE] = np.log(2 * DISTANCE)
     row, dt = ANY_PHASE % rows, np.exp(p["log_dt"][ANY_PHASE])
-    p["A_imag"][row] = np.random.default_rng(5).uniform(0.05, 3, p["A_imag"][row].shape) / dt
+    if "A_imag" in p:
+        p["A_imag"][row] = np.random.default_rng(5).uniform(0.05, 3, p["A_imag"][row].shape) / dt
     p["A_log_real"][row] = np.log(DISTANCE / dt)
     if "P" in p:
         p["P"][:, row] *= np.sqrt(DISTANCE)

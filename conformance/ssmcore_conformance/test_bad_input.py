@@ -6,13 +6,15 @@ Inputs are compared before and after.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 import ssmcore as ssm
-from ssmcore import arrays, backend
+from ssmcore import arrays, backend, checkpoints
+from ssmcore.discretization import discretize_dense
 from ssmcore.errors import SSMError
 from ssmcore_conformance.models import LAYERS, inputs
 from ssmcore_conformance.running import host
@@ -39,10 +41,20 @@ def refused(library: Any, name: str, given: Call, message: str) -> None:
     layer = LAYERS[name].layer
     call = dict(given) if given.get("as is") else moved(library, given)
     call.pop("as is", None)
-    kept = [x for value in call.values() for _, x in arrays.leaves(value) if hasattr(x, "dtype")]
+    untouched(call, message, lambda: layer(call["params"], call["u"], **rest(call)))
+
+
+def rest(call: Call) -> Call:
+    """Return what is neither params nor u."""
+    return {key: x for key, x in call.items() if key not in ("params", "u")}
+
+
+def untouched(given: Call, message: str, run: Callable[[], Any]) -> None:
+    """Assert that ``run`` raises SSMError with ``message``, and leaves the arrays alone."""
+    kept = [x for value in given.values() for _, x in arrays.leaves(value) if hasattr(x, "dtype")]
     before = [np.array(host(x)) for x in kept]
     with pytest.raises(SSMError, match=message):
-        layer(call.pop("params"), call.pop("u"), **call)
+        run()
     for old, x in zip(before, kept, strict=True):
         np.testing.assert_array_equal(old, host(x))
 
@@ -64,6 +76,8 @@ EVERY: dict[str, tuple[Call, str]] = {
     "lengths below": ({"lengths": -one(2, int)}, "lengths go from -1 to -1; expected 0 to L = 5"),
     "no state": ({"state": {}}, r"state of another layer\? got \[\], expected \['\w+'"),
     "state, array": ({"state": one(3)}, r"state of another layer\? got \w+"),
+    "keyword": ({"mod": "scan"}, "option is 'mod'; expected one of .*did you mean 'mode'"),
+    "mode, array": ({"mode": one(2)}, "mode is .*; expected one of 'auto'"),
     "params": ({"params": {}}, "parameters of another layer.*missing"),
     "params, array": ({"params": one(3)}, "parameters of another layer.*missing"),
 }
@@ -95,6 +109,152 @@ def test_parameters_that_do_not_fit(ssm_backend: Any, name: str) -> None:
         wrong.append((halves, f"{leaf} has dtype float16; expected one of float32, float64"))
     for params, message in wrong:
         refused(ssm_backend, name, given | {"params": params}, f"{name}: {message}")
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_arguments_that_do_not_fit(name: str) -> None:
+    """Too few, too many, misspelt: of the constructor and of every method."""
+    layer: Any = LAYERS[name].layer
+    kind, given = type(layer), usual(name)
+    p, u = given["params"], given["u"]
+    calls: list[tuple[Callable[[], Any], str]] = [
+        (lambda: kind(), r"missing .*'d_model'.*expected \(d_model, "),
+        (lambda: kind(*range(1, 40)), "too many .* 39 unnamed; expected"),
+        (lambda: kind(H, d_model=H), "multiple values .*'d_model'"),
+        (lambda: layer(p), r"missing .*'u'.*expected \(params, u, state=None"),
+        (lambda: layer(p, u, None, "scan"), "too many .* 4 unnamed"),
+        (lambda: layer.step(p, u[:, 0], stat=None), "did you mean 'state'"),
+        (lambda: layer.init(0, dtyp="float32"), "did you mean 'dtype'"),
+        (lambda: layer.system(p, rest=None), "did you mean 'reset'"),
+    ]
+    for call, message in calls:
+        untouched(given, f"{name}: .*{message}", call)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_initial_states_that_cannot_be(ssm_backend: Any, name: str) -> None:
+    layer: Any = LAYERS[name].layer
+    params = moved(ssm_backend, usual(name)["params"])
+    for other in ({}, None, 3, [1.0], {"D": params}):
+        message = f"{name}: parameters of another layer.*missing"
+        untouched({"params": other}, message, partial(layer.initial_state, other))
+    for batch in (3, [2], (-1,), (1.5,), (True,), "ab", None):
+        message = f"{name}: batch_shape is .*; expected a tuple of whole numbers of at least 0"
+        untouched({"params": params}, message, partial(layer.initial_state, params, batch))
+    sizes = {key: (2, 0, *shape) for key, shape in layer.state_shapes().items()}
+    fresh = layer.initial_state(params, (2, 0))
+    assert {key: tuple(x.shape) for key, x in fresh.items()} == sizes
+
+
+STEPS = {"LSSL": "log_dt", "S4": "log_dt", "S4D": "log_dt", "S5": "log_dt", "S6": "dt_proj.bias"}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e3])
+@pytest.mark.parametrize("name", STEPS)
+def test_step_sizes_that_cannot_be(ssm_backend: Any, name: str, value: float) -> None:
+    """Not finite, or too large for exp: 1e3 is fine for the softplus of S6."""
+    given, layer = usual(name), LAYERS[name].layer
+    flat = checkpoints.flatten(given["params"])
+    flat[STEPS[name]] = flat[STEPS[name]].copy()
+    flat[STEPS[name]][-1] = value
+    given["params"] = checkpoints.unflatten(flat)
+    message = rf"{name}: {STEPS[name]} holds {value!r}; expected finite numbers within \+-"
+    if name == "S6" and np.isfinite(value):
+        assert np.isfinite(host(layer(**moved(ssm_backend, given)))).all()
+        return
+    refused(ssm_backend, name, given, message)
+    params = moved(ssm_backend, given["params"])
+    for run in (layer.initial_state, layer.system):
+        untouched({"params": params}, message, partial(run, params))
+
+
+@pytest.mark.parametrize("name", ["S6", "RGLRU"])
+def test_systems_of_inputs_that_do_not_fit(ssm_backend: Any, name: str) -> None:
+    """As in a call: shape, dtype, library of u and reset. Half precision is fine, as there."""
+    layer: Any = LAYERS[name].layer
+    given = moved(ssm_backend, usual(name))
+    params, u = given["params"], given["u"]
+    for key in ("channels", "axes", "integer", "single", "reset shape", "reset dtype"):
+        changes, message = EVERY[key]
+        call = given | moved(ssm_backend, changes)
+        system = partial(layer.system, call["params"], call["u"], call.get("reset"))
+        untouched(call, f"{name}: {message}", system)
+    for bad in ([[1.0] * H], "text", 3.0):
+        message = f"{name}: u is .*expected an array"
+        untouched(given, message, partial(layer.system, params, bad))
+    untouched(given, f"{name}: u has shape", lambda: layer.eigenvalues(params, u[..., :3]))
+    untouched(given, f"{name}: the system varies", lambda: layer.system(params))
+    if hasattr(ssm_backend.xp, "float16"):
+        half = ssm_backend.xp.astype(u, ssm_backend.xp.float16)
+        wide = ssm_backend.xp.astype(half, u.dtype)
+        a, b = (host(layer.system(params, x).a) for x in (half, wide))
+        np.testing.assert_array_equal(a, b)
+
+
+LISTS: dict[str, Callable[[Any], Any]] = {
+    "linear_scan: a": lambda x: ssm.linear_scan(x, x),
+    "diagonal_scan: a": lambda x: ssm.diagonal_scan(x, x, x, x),
+    "selective_scan: u": lambda x: ssm.selective_scan(x, x, x, x, x),
+    "causal_convolution: u": lambda x: ssm.causal_convolution(x, x),
+    "short_convolution: u": lambda x: ssm.short_convolution(x, x),
+    "diagonal_kernel: a": lambda x: ssm.diagonal_kernel(x, x, 3),
+    "dplr_kernel: dt": lambda x: ssm.dplr_kernel(x, x, x, x, x, 3),
+    "discretize: A": lambda x: ssm.discretize(x, 0.1),
+    "discretize: dt": lambda x: ssm.discretize(one(2), x),
+    "discretize_dense: B": lambda x: discretize_dense(one((2, 2)), x, 0.1),
+    "reset_from_positions: segment_pos": lambda x: checkpoints.reset_from_positions(x),
+    "selective_scan_arguments: u": lambda x: checkpoints.selective_scan_arguments(x, x, x, x, x),
+}
+
+
+@pytest.mark.parametrize("what", LISTS)
+@pytest.mark.parametrize("given", [[[1.0, 2.0]], (1.0,), "text", None, 3 + 1j])
+def test_lists_and_numbers_where_arrays_are_expected(what: str, given: Any) -> None:
+    kept = repr(given)
+    with pytest.raises(SSMError, match=rf"{what} is {type(given).__name__} .*; expected an array"):
+        LISTS[what](given)
+    assert repr(given) == kept
+
+
+def test_none_beside_arrays() -> None:
+    """What is left out on purpose may be None, the rest may not."""
+    u = one((5, 2))
+    for call, name in (
+        (lambda: ssm.linear_scan(one(2), None), "b"),
+        (lambda: ssm.diagonal_scan(one((2, 3)), one((2, 3)), None, u), "C"),
+        (lambda: ssm.short_convolution(u, None), "weight"),
+        (lambda: ssm.diagonal_kernel(u, None, 3), "coefficients"),
+    ):
+        with pytest.raises(SSMError, match=f"{name} is NoneType None; expected an array"):
+            call()
+
+
+def test_every_public_primitive_is_given_lists() -> None:
+    assert set(ssm.primitives.REFERENCES) <= {what.split(":")[0] for what in LISTS}
+
+
+SHAPES: list[tuple[Callable[[], Any], str]] = [
+    (lambda: ssm.discretize(one(2), one(3)), r"discretize: .*A \(2,\), dt \(3,\)"),
+    (
+        lambda: discretize_dense(one((4, 2, 2)), one((3, 2)), 0.1),
+        r"discretize_dense: .*of A \(4,\), .*of B \(3,\), dt \(\)",
+    ),
+    (lambda: discretize_dense(one((4, 2, 2)), one(2), one(3)), r"of A \(4,\).*dt \(3,\)"),
+    (lambda: discretize_dense(one((2, 2)), one(2), 0.1, alpha="a"), "alpha is 'a'"),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize("at", range(len(SHAPES)))
+def test_discretisations_that_do_not_fit(at: int) -> None:
+    call, message = SHAPES[at]
+    with pytest.raises(SSMError, match=message):
+        call()
+
+
+def test_positions_are_integers(ssm_backend: Any) -> None:
+    positions = ssm_backend.from_numpy(one(3))
+    with pytest.raises(SSMError, match=r"segment_pos has dtype .*; expected integers"):
+        checkpoints.reset_from_positions(positions)
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -18,19 +18,30 @@ L = 13
 INNER = ("S5", "S6", "RGLRU")
 OPTIONS: dict[str, dict[str, Any]] = {
     "sum": {},
-    "tied": {"tied": True},
+    "shared": {"share": "all"},
+    "dynamics": {"share": "dynamics", "skip_current": True},
     "concat": {"combine": "concat"},
     "skip": {"skip_current": True},
-    "all": {"tied": True, "combine": "concat", "skip_current": True},
+    "all": {"share": "all", "combine": "concat", "skip_current": True},
 }
 Numbers = np.ndarray[Any, Any]
+
+
+def both_ways(layer: ssm.Bidirectional, params: Any) -> tuple[Any, Any]:
+    """The parameter set of each direction; D u is added once where the dynamics are shared."""
+    if layer.share == "all":
+        return params, params
+    if layer.share == "nothing":
+        return params["causal"], params["anticausal"]
+    back = {**params["causal"], "C": params["anticausal"]["C"], "D": np.zeros(layer.d_model)}
+    return params["causal"], back
 
 
 def written_out(
     layer: ssm.Bidirectional, name: str, params: Any, u: Numbers, **given: Any
 ) -> Numbers:
     """Both passes over one sequence (L, H) without padding, by the oracle."""
-    ahead, back = (params, params) if layer.tied else (params["causal"], params["anticausal"])
+    ahead, back = both_ways(layer, params)
     reset = given.get("reset", np.zeros(len(u), bool))
     begins = np.flatnonzero(reset | (np.arange(len(u)) == 0))
     parts = []
@@ -97,7 +108,7 @@ def test_lengths_with_resets(ssm_eager: Any, worst: Any, name: str) -> None:
 
 @pytest.mark.parametrize("name", INNER)
 def test_tied_is_symmetric_under_reversal(ssm_backend: Any, worst: Any, name: str) -> None:
-    layer = ssm.Bidirectional.of(CASES[name].layer, tied=True)
+    layer = ssm.Bidirectional.of(CASES[name].layer, share="all")
     params, u = layer.init(1, dtype="float64"), inputs((L, layer.d_model))
     run = compiled(ssm_backend.name, layer, "recurrence")
     y, turned = (call(ssm_backend, run, params, x) for x in (u, u[::-1].copy()))
@@ -121,7 +132,7 @@ def test_parameters_and_groups_are_those_of_both_ways() -> None:
     layer = ssm.Bidirectional.of(inner)
     names = [name for name, _ in arrays.leaves(layer.init(0))]
     assert sorted(names) == sorted(n for group in layer.param_groups() for n in group.names)
-    assert set(ssm.Bidirectional.of(inner, tied=True).init(0)) == set(inner.init(0))
+    assert set(ssm.Bidirectional.of(inner, share="all").init(0)) == set(inner.init(0))
     both = layer.init(0)
     assert np.any(both["causal"]["C"] != both["anticausal"]["C"])
 

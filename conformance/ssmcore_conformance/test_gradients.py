@@ -41,7 +41,7 @@ class Problem:
             "u": inputs((2, L, layer.d_model)),
             "state": {k: rng.standard_normal(s) for k, s in shapes.items()},
         }
-        self.weights = rng.standard_normal((2, L, layer.d_model))
+        self.weights = rng.standard_normal((2, L, layer.d_output))
         self.masks: dict[str, Numbers] = {}
         if form == "masked":
             self.masks = {"reset": np.arange(L) == 2, "lengths": np.asarray([L, 3])}

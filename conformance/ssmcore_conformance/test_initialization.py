@@ -15,9 +15,10 @@ from ssmcore import initialization as init
 from ssmcore.errors import SSMError
 
 EPS = float(np.finfo(np.float64).eps)
-MEASURES = ["legs", "legt", "lagt", "fout"]
+MEASURES = ["legs", "legt", "lagt", "fout", "legsd", "foud", "fourier_decay", "fourier2"]
+FOURIER = ("fout", "foud", "fourier_decay", "fourier2")
 SIZES = [2, 4, 8, 64, 256]
-SHIFT = {"legs": -0.5, "legt": 0.0, "lagt": 0.0, "fout": 0.0}
+SHIFT = dict.fromkeys(MEASURES, 0.0) | {"legs": -0.5, "legsd": -0.5, "foud": -0.5}
 Floats = NDArray[np.float64]
 
 
@@ -44,8 +45,9 @@ def assert_quoted(value: float, quoted: str) -> None:
 
 def entry(name: str, n: int, k: int) -> float:
     root = float(np.sqrt((2 * n + 1) * (2 * k + 1)))
-    if name == "legs":
-        return -root if n > k else -(n + 1.0) if n == k else 0.0
+    if name in ("legs", "legsd"):
+        plain = -root if n > k else -(n + 1.0) if n == k else 0.0
+        return plain + (0.5 * root if name == "legsd" else 0.0)
     if name == "legt":
         return -0.5 * root * ((-1.0) ** (k - n) if n < k else 1.0)
     if name == "lagt":
@@ -54,7 +56,10 @@ def entry(name: str, n: int, k: int) -> float:
     rotation = 0.0
     if n // 2 == k // 2 and n != k:
         rotation = np.pi * (n // 2) * (1.0 if n > k else -1.0)
-    return float(rotation - b[0] * b[1])
+    if name == "foud":
+        return float(2 * rotation - (0.5 if n == k else 0.0))
+    turns, outer = {"fout": (1, 1), "fourier_decay": (1, 0.5), "fourier2": (2, 2)}[name]
+    return float(turns * rotation - outer * b[0] * b[1])
 
 
 @pytest.mark.parametrize("name", MEASURES)
@@ -66,13 +71,14 @@ def test_hippo_entries(name: str) -> None:
     assert (A.shape, B.shape) == ((N, N), (N,))
     # two square roots and their product, against one root of the product: 4 roundings.
     within(float(np.max(np.abs(A - expected))), 4 * EPS * float(np.max(np.abs(A))), name)
-    scale = {"legs": 1.0, "legt": 0.5}.get(name)
+    scale = {"legs": 1.0, "legt": 0.5, "legsd": 0.5}.get(name)
     if scale is not None:
         assert np.array_equal(B, scale * np.sqrt(2.0 * np.arange(N) + 1.0))
     elif name == "lagt":
         assert np.array_equal(B, np.ones(N))
     else:
-        assert B.tolist() == [1.0, 0.0, *([2**0.5, 0.0] * (N // 2 - 1))]
+        factor = {"fourier_decay": 0.5, "fourier2": 2.0}.get(name, 1.0)
+        assert (B / factor).tolist() == [1.0, 0.0, *([2**0.5, 0.0] * (N // 2 - 1))]
 
 
 @pytest.mark.parametrize("N", SIZES)
@@ -136,7 +142,7 @@ def test_nplr_keeps_the_upper_half_in_order(name: str) -> None:
     assert np.all(Lambda.real == SHIFT[name])
     assert np.all(Lambda.imag >= 0)
     assert np.all(np.diff(Lambda.imag) > 0)
-    pivot = V[0] if name != "fout" else V[0::2].diagonal()
+    pivot = V[0::2].diagonal() if name in FOURIER else V[0]
     assert np.all(pivot.imag == 0)
     assert np.all(pivot.real > 0)
 
@@ -213,7 +219,7 @@ def test_nplr_does_not_depend_on_lapack_phases(name: str, monkeypatch: pytest.Mo
     def other_lapack(M: NDArray[np.complex128]) -> tuple[Floats, NDArray[np.complex128]]:
         omega, V = eigh(M)
         V = V * np.exp(2j * np.pi * rng(1).random(N))
-        if name == "fout":  # the null space, columns N/2-1 and N/2, in another basis
+        if name in FOURIER:  # the null space, columns N/2-1 and N/2, in another basis
             mix = np.linalg.qr(rng(2).standard_normal((2, 2, 2)) @ np.array([1.0, 1j]))[0]
             V[:, N // 2 - 1 : N // 2 + 1] = V[:, N // 2 - 1 : N // 2 + 1] @ mix
         return omega, V
@@ -269,6 +275,40 @@ def test_s4d_real_and_scales() -> None:
     plain = init.s4d_eigenvalues("inv", 8)
     scaled = init.s4d_eigenvalues("inv", 8, real_scale=2.0, imag_scale=0.25)
     assert np.array_equal(scaled, 2 * plain.real + 0.25j * plain.imag)
+
+
+def test_s4d_random_parts_keep_to_their_ranges() -> None:
+    N, draws = 64, 400
+    for name, top in (("lin", 1.0), ("real", N / 2)):
+        found = [init.s4d_eigenvalues(name, N, real_random=True, rng=rng(k)) for k in range(draws)]
+        share = -np.concatenate(found).real / top
+        assert 0 < share.min() < 0.01
+        assert 0.99 < share.max() <= 1
+        # the mean of n uniform numbers: standard deviation sqrt(1 / 12 n), five of them
+        within(abs(float(share.mean()) - 0.5), 5 / np.sqrt(12 * share.size), f"{name} mean")
+    turned = [init.s4d_eigenvalues("lin", N, imag_random=True, rng=rng(k)) for k in range(draws)]
+    share = np.concatenate(turned).imag / (np.pi * N / 2)
+    within(abs(float(share.mean()) - 0.5), 5 / np.sqrt(12 * share.size), "imag mean")
+    normal = np.log([init.s4d_eigenvalues("rand", N, rng=rng(k)).imag for k in range(draws)])
+    within(abs(float(normal.mean())), 5 / np.sqrt(normal.size), "rand mean")
+    within(abs(float(normal.var()) - 1), 5 * np.sqrt(2 / normal.size), "rand variance")
+
+
+def test_s4d_input_vectors() -> None:
+    N = 8
+    root = np.exp(2j * np.pi / N)
+    expected = {
+        "constant": [1, 1, 1, 1],
+        "alternating": [1, -1, 1, -1],
+        "unit-cw": [1, root, 1j, 1j * root],
+        "unit-ccw": [1, 1 / root, -1j, -1j / root],
+    }
+    for kind, B in expected.items():
+        worst = float(np.abs(init.s4d_input_vector(kind, N) - np.array(B)).max())
+        within(worst, 4 * EPS, kind)
+    drawn = np.concatenate([init.s4d_input_vector("random", 64, rng=rng(k)) for k in range(400)])
+    for part in (drawn.real, drawn.imag):
+        within(abs(float(part.var()) - 0.5), 5 * 0.5 * np.sqrt(2 / part.size), "variance 1/2")
 
 
 @pytest.mark.parametrize(
@@ -331,6 +371,11 @@ ERRORS: list[tuple[Callable[[], object], str]] = [
     (lambda: init.s4d_eigenvalues("lin", 3), "N is 3"),
     (lambda: init.s4d_eigenvalues("lin", 4, real_scale=0.0), "real_scale is 0.0"),
     (lambda: init.s4d_eigenvalues("lin", 4, imag_scale=INF), "imag_scale inf"),
+    (lambda: init.s4d_eigenvalues("rand", 4), "rng is None; expected a generator"),
+    (lambda: init.s4d_eigenvalues("lin", 4, imag_random=True), "rng is None"),
+    (lambda: init.s4d_input_vector("random", 4), "rng is None"),
+    (lambda: init.s4d_input_vector("unit_cw", 4), "did you mean 'unit-cw'"),
+    (lambda: init.s4d_input_vector("constant", 5), "N is 5"),
     (lambda: init.s5_hippo_blocks(16, 3, True), "blocks is 3.*does not divide P_full = 16"),
     (lambda: init.s5_hippo_blocks(9, 3, True), "block size P_full / blocks is 3"),
     (lambda: init.s5_hippo_blocks(8, 0, True), "blocks is 0"),

@@ -131,12 +131,12 @@ def test_batch_is_each_sequence_alone(ssm_eager: Any, worst: Any, name: str) -> 
     for mode in s.case.modes:
         run = compiled(ssm_eager.name, s.case.layer, mode)
         y = call(ssm_eager, run, s.params, s.u[:2, None])
-        assert y.shape == (2, 1, L, s.case.layer.d_model)
+        assert y.shape == (2, 1, L, s.case.layer.d_output)
         for k in range(2):
             alone = call(ssm_eager, run, s.params, s.u[k])
             check(worst, f"{name}: batch", ssm_eager.name, "float64", y[k, 0], alone, s.plain)
         empty = call(ssm_eager, run, s.params, s.u[:0])
-        assert empty.shape == (0, L, s.case.layer.d_model)
+        assert empty.shape == (0, L, s.case.layer.d_output)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -308,6 +308,6 @@ def test_no_steps_at_all(ssm_backend: Any, name: str) -> None:
     s = scenario(name, "float64")
     run = functools.partial(s.case.layer, return_state=True)
     y, state = call(ssm_backend, run, s.params, s.u[:, :0], s.state)
-    assert y.shape == (3, 0, s.case.layer.d_model)
+    assert y.shape == (3, 0, s.case.layer.d_output)
     for key, x in s.state.items():
         np.testing.assert_array_equal(state[key], x)

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 
-from ssmcore.arrays import leaves
+from ssmcore.arrays import is_tree, leaves
 from ssmcore.errors import SSMError
 from ssmcore.typing import Params
 
@@ -39,8 +39,8 @@ def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     SSMError
-        A key is not a string, is empty or has a dot, or a mapping is empty: it could not be
-        read back.
+        ``params`` is no mapping, a key is not a string, is empty or has a dot, or a mapping is
+        empty: it could not be read back.
 
     Examples
     --------
@@ -51,15 +51,22 @@ def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
     return dict(leaves(params))
 
 
+def _check_mapping(where: str, given: object) -> None:
+    if not is_tree(given):
+        msg = f"{where} is {type(given).__name__} {given!r:.50}; expected a mapping"
+        raise SSMError(msg)
+
+
 def _check_names(tree: Mapping[str, Any], where: str) -> None:
-    if not tree:
+    _check_mapping(where, tree)
+    if not len(tree):
         msg = f"{where} is an empty mapping; expected at least one array"
         raise SSMError(msg)
     for key, value in tree.items():
         if not isinstance(key, str) or not key or "." in key:
             msg = f"{where} has key {key!r}; expected a non-empty string without dots"
             raise SSMError(msg)
-        if isinstance(value, Mapping):
+        if is_tree(value):
             _check_names(value, f"{where}[{key!r}]")
 
 
@@ -77,13 +84,19 @@ def unflatten(flat: Mapping[str, Any]) -> Params:
     Raises
     ------
     SSMError
-        A name is also the beginning of another, e.g. "a" beside "a.b".
+        ``flat`` is no mapping from text, or a name is also the beginning of another, e.g. "a"
+        beside "a.b".
 
     Examples
     --------
     >>> unflatten({"D": 1, "dt_proj.weight": 2, "dt_proj.bias": 3})
     {'D': 1, 'dt_proj': {'weight': 2, 'bias': 3}}
     """
+    _check_mapping("flat", flat)
+    odd = [name for name in flat if not isinstance(name, str)]
+    if odd:
+        msg = f"flat has key {odd[0]!r}; expected dotted names"
+        raise SSMError(msg)
     nested: Params = {}
     for name, value in flat.items():
         *parents, last = name.split(".")
@@ -114,8 +127,8 @@ def save(path: str | os.PathLike[str], layer_config: Mapping[str, Any], params: 
     Raises
     ------
     SSMError
-        The configuration is not JSON, a name or an array cannot be stored, or the file cannot be
-        written.
+        ``path`` is no path, the configuration is not JSON, a name or an array cannot be stored, or
+        the file cannot be written.
 
     Examples
     --------
@@ -126,6 +139,8 @@ def save(path: str | os.PathLike[str], layer_config: Mapping[str, Any], params: 
     ...     load(file)
     ({'model': 'S5', 'd_model': 2}, {'D': array([1., 1.])})
     """
+    file = _file_name("save", path)
+    _check_mapping("save: layer_config", layer_config)
     header = {"format": FORMAT, "version": VERSION, "config": dict(layer_config)}
     try:
         text = json.dumps(header, allow_nan=False)
@@ -138,7 +153,15 @@ def save(path: str | os.PathLike[str], layer_config: Mapping[str, Any], params: 
         )
         raise SSMError(msg)
     arrays = {name: _host(name, value) for name, value in flatten(params).items()}
-    _replace(Path(path), serialize(arrays, metadata={_KEY: text}))
+    _replace(Path(file), serialize(arrays, metadata={_KEY: text}))
+
+
+def _file_name(owner: str, path: object) -> str:
+    name = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(name, str):
+        msg = f"{owner}: path is {type(path).__name__} {path!r:.50}; expected the path of a file"
+        raise SSMError(msg)
+    return name
 
 
 def _host(name: str, value: Any) -> np.ndarray:
@@ -200,7 +223,8 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Params]:
     Raises
     ------
     SSMError
-        No such file, not a safetensors file, a truncated one, or one of another program.
+        Not a path, no such file, not a safetensors file, a truncated one, or one of another
+        program.
 
     Examples
     --------
@@ -209,7 +233,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Params]:
       ...
     ssmcore.errors.SSMError: no file 'nowhere.safetensors'; expected one written by ...
     """
-    name = os.fspath(path)
+    name = _file_name("load", path)
     if not os.path.isfile(name):
         msg = f"no file {name!r}; expected one written by ssmcore.save"
         raise SSMError(msg)

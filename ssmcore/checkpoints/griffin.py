@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ssmcore.arrays import namespace
 from ssmcore.checkpoints.reading import Reading, check_keys, check_shapes, select
 from ssmcore.errors import SSMError
+from ssmcore.primitives._checks import check_array
 from ssmcore.typing import Array
 
 __all__ = ["read_rglru", "reset_from_positions"]
@@ -78,6 +80,11 @@ def reset_from_positions(segment_pos: Array) -> Array:
     -------
     bool (..., L)
 
+    Raises
+    ------
+    SSMError
+        Something that is no array of integers.
+
     Notes
     -----
     A sequence whose first position is not 0 continues an earlier one: run it with that state, or,
@@ -89,4 +96,9 @@ def reset_from_positions(segment_pos: Array) -> Array:
     >>> reset_from_positions(np.asarray([0, 1, 2, 0, 1]))
     array([ True, False, False,  True, False])
     """
+    check_array("reset_from_positions", "segment_pos", segment_pos)
+    xp = namespace(segment_pos)
+    if not xp.isdtype(segment_pos.dtype, "integral"):
+        msg = f"reset_from_positions: segment_pos has dtype {segment_pos.dtype}; expected integers"
+        raise SSMError(msg)
     return segment_pos == 0

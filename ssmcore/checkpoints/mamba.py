@@ -11,6 +11,7 @@ from typing import Any
 from ssmcore.arrays import complex_dtype, is_complex, namespace, softplus
 from ssmcore.checkpoints.reading import Reading, check_keys, check_shapes, select
 from ssmcore.errors import SSMError
+from ssmcore.primitives._checks import check_array
 from ssmcore.typing import Array
 
 __all__ = ["read_mamba_mixer", "selective_scan_arguments"]
@@ -110,7 +111,7 @@ def selective_scan_arguments(
     Raises
     ------
     SSMError
-        A shape that is none of the above.
+        Something that is no array, arrays of several libraries, a shape that is none of the above.
 
     Notes
     -----
@@ -124,7 +125,12 @@ def selective_scan_arguments(
     >>> given["u"].shape, given["B"].shape, given["C"].shape
     ((2, 5, 6), (2, 5, 6, 4), (2, 5, 4))
     """
-    xp = namespace(u, delta, A, B, C, D, z, delta_bias)
+    needed = {"u": u, "delta": delta, "A": A, "B": B, "C": C}
+    optional = {"D": D, "z": z, "delta_bias": delta_bias}
+    given = needed | {name: x for name, x in optional.items() if x is not None}
+    for name, x in given.items():
+        check_array("selective_scan_arguments", name, x)
+    xp = namespace(*given.values())
     _check_sequences(u, delta, A, z)
     if delta_bias is not None:
         delta = delta + delta_bias[:, None]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ssmcore import layers
-from ssmcore.arrays import leaves
-from ssmcore.errors import SSMError
+from ssmcore.arrays import is_tree, join, leaves, split
+from ssmcore.errors import SSMError, nearest
 from ssmcore.layers import Layer
 from ssmcore.typing import Params
 
@@ -26,7 +25,7 @@ class Reading(NamedTuple):
         Name of the layer: "S4", "S4D", "S5", "S6", "RGLRU", or "Bidirectional".
     options : dict
         Constructor options of that layer. "Bidirectional" has "inner" (the name of the layer run
-        in each direction), "inner_options" (its constructor options) and "skip_current".
+        in each direction), "inner_options" (its constructor options), "share", "skip_current".
     params : dict
         The layer's (nested) parameters, NumPy float64; "Bidirectional" has one set under
         "causal" and one under "anticausal".
@@ -49,7 +48,8 @@ class Reading(NamedTuple):
         if self.model != "Bidirectional":
             return _layer(self.model, self.options)
         inner = _layer(self.options["inner"], self.options["inner_options"])
-        return layers.Bidirectional.of(inner, skip_current=self.options["skip_current"])
+        own = {name: self.options[name] for name in ("share", "skip_current")}
+        return layers.Bidirectional.of(inner, **own)
 
 
 def _layer(model: str, options: Mapping[str, Any]) -> Layer:
@@ -57,23 +57,18 @@ def _layer(model: str, options: Mapping[str, Any]) -> Layer:
     return kind(**options)
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return the end of a message that points to the closest of ``names``, or nothing.
-
-    Examples
-    --------
-    >>> nearest("kernel.inv_td", ["kernel.inv_dt", "kernel.C"])
-    "; did you mean 'kernel.inv_dt'?"
-    """
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def float64(value: Any) -> np.ndarray:
+def float64(name: str, value: Any) -> np.ndarray:
     """Return ``value`` (an array of any library, or numbers) as a new NumPy float64 array."""
     if hasattr(value, "detach"):  # a tensor that may need a gradient, or be in bfloat16
-        value = value.detach().cpu().double()
-    return np.array(value, dtype=np.float64)
+        value = value.detach().cpu()
+        value = value if value.is_complex() else value.double()
+    try:
+        if not (np.iscomplexobj(value) or value is None):  # NumPy drops Im z, makes NaN of None
+            return np.array(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        pass  # text, or rows of several lengths
+    msg = f"{name} is {type(value).__name__} {value!r:.50}; expected an array of real numbers"
+    raise SSMError(msg)
 
 
 def select(state_dict: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -95,13 +90,14 @@ def select(state_dict: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     Raises
     ------
     SSMError
-        Nothing is stored under ``prefix``.
+        ``state_dict`` is no mapping, ``prefix`` no text, or nothing is stored under it.
 
     Examples
     --------
     >>> select({"seq": {"B": 1, "C": 2}, "norm/scale": 3}, "seq")
     {'B': 1, 'C': 2}
     """
+    _check_place(state_dict, prefix)
     names = {name.replace("/", "."): value for name, value in leaves(state_dict)}
     start = prefix.replace("/", ".").rstrip(".")
     start = start + "." if start else ""
@@ -112,6 +108,16 @@ def select(state_dict: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         msg = f"nothing is stored under prefix {prefix!r}; the checkpoint has {parents}{hint}"
         raise SSMError(msg)
     return found
+
+
+def _check_place(state_dict: object, prefix: object) -> None:
+    if not is_tree(state_dict):
+        kind = type(state_dict).__name__
+        msg = f"checkpoint is {kind} {state_dict!r:.50}; expected a mapping from names to arrays"
+        raise SSMError(msg)
+    if not isinstance(prefix, str):
+        msg = f"prefix is {prefix!r:.50}; expected text, such as 'layers.0.layer'"
+        raise SSMError(msg)
 
 
 def check_keys(
@@ -138,7 +144,7 @@ def check_keys(
             f"{nearest(extra[0], required)}"
         )
         raise SSMError(msg)
-    read = {name: float64(found[name]) for name in required}
+    read = {name: float64(f"{owner}: {name}", found[name]) for name in required}
     for name, values in read.items():
         if not np.isfinite(values).all():
             msg = (
@@ -156,13 +162,3 @@ def check_shapes(
         if arrays[name].shape != shape:
             msg = f"{owner}: {name} has shape {arrays[name].shape}; expected {shape}"
             raise SSMError(msg)
-
-
-def join(pair: np.ndarray) -> np.ndarray:
-    """Return the complex array of a (..., 2) real one."""
-    return np.asarray(pair[..., 0] + 1j * pair[..., 1])
-
-
-def split(z: np.ndarray) -> np.ndarray:
-    """Return the (..., 2) real array of a complex one."""
-    return np.stack((z.real, z.imag), axis=-1)

@@ -25,9 +25,11 @@ from ssmcore.checkpoints.reading import (
     select,
     split,
 )
-from ssmcore.checkpoints.transforms import TRANSFORMS, log_positive, transform
+from ssmcore.checkpoints.transforms import log_positive
 from ssmcore.checkpoints.truncation import restore
 from ssmcore.errors import SSMError, check_choice
+from ssmcore.layers._options import check_count, check_positive
+from ssmcore.layers._transforms import TRANSFORMS, transform
 from ssmcore.typing import Params
 
 __all__ = ["read_s4", "read_s4d_standalone"]
@@ -85,10 +87,9 @@ def read_s4(
     Returns
     -------
     Reading
-        "S4" or "S4D". Several channels become one wide layer, channel-major: feed it the input
-        tiled ``channels`` times. ``n_ssm`` copies stay tiled over the features. A bidirectional
-        layer becomes "Bidirectional" with skip_current=True: the original's backward kernel
-        starts at u[t+1], so u[t] is counted once.
+        "S4" or "S4D", with the original's channels and ``n_ssm`` copies. A bidirectional layer
+        becomes "Bidirectional" with share="dynamics" and skip_current=True: the original's
+        backward kernel starts at u[t+1], so u[t] is counted once.
 
     Raises
     ------
@@ -112,11 +113,13 @@ def read_s4(
     ...          "kernel.A_imag": np.ones((1, N)), "kernel.inv_dt": np.zeros((H, 1))}
     >>> reading = read_s4(found, mode="diag")
     >>> reading.model, reading.options
-    ('S4D', {'d_model': 2, 'd_state': 8, 'n_ssm': 1, 'discretization': 'zoh', 'dt_tie': True})
+    ('S4D', {'d_model': 2, 'd_state': 8, 'n_ssm': 1, 'channels': 1, 'discretization': 'zoh',
+     'dt_tie': True})
     >>> reading.params["C"].shape
     (2, 4, 2)
     """
     options = _options(config)
+    check_positive("read_s4", rate=rate)
     found = select(state_dict, prefix)
     model = _model(options, found)
     arrays = _arrays(model, options, found)
@@ -124,15 +127,12 @@ def read_s4(
     channels = len(arrays["C"]) // (1 + backwards)
     values = _continuous(model, options, arrays, rate)
     inner = _inner_options(model, options, values, channels)
-    sets = [
-        _layer_params(values, arrays["D"], values["C"][part * channels : (part + 1) * channels])
-        for part in range(1 + backwards)
-    ]
+    params = _layer_params(values, arrays["D"], values["C"][:channels])
     if not backwards:
-        return Reading(model, inner, sets[0])
-    sets[1]["D"] = np.zeros_like(sets[1]["D"])
-    whole = {"inner": model, "inner_options": inner, "skip_current": True}
-    return Reading("Bidirectional", whole, {"causal": sets[0], "anticausal": sets[1]})
+        return Reading(model, inner, params)
+    whole = {"inner": model, "inner_options": inner, "share": "dynamics", "skip_current": True}
+    behind = {"C": _flat(split(values["C"][channels:]))}
+    return Reading("Bidirectional", whole, {"causal": params, "anticausal": behind})
 
 
 def read_s4d_standalone(state_dict: Mapping[str, Any], *, prefix: str = "") -> Reading:
@@ -194,6 +194,10 @@ def _options(config: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("dt_transform", "real_transform", "imag_transform"):
         check_choice("read_s4", name, options[name], TRANSFORMS)
     check_choice("read_s4", "disc", options["disc"], ("zoh", "bilinear", "dss"))
+    if options["bandlimit"] is not None:
+        check_positive("read_s4", bandlimit=options["bandlimit"])
+    if options["l_max"] is not None:
+        check_count("read_s4", l_max=options["l_max"])
     if options["swap_channels"]:
         msg = "read_s4: swap_channels is True; expected False, permute the output instead"
         raise SSMError(msg)
@@ -247,6 +251,10 @@ def _arrays(
         rank = _dimensions(model, "kernel.P", arrays["P"], 4)[0]
         shapes |= {"P": (rank, S, N, 2), "l_kernel": ()}
     check_shapes(model, arrays, shapes)
+    length = float(arrays.get("l_kernel", 0))
+    if length < 0 or length % 1:
+        msg = f"{model}: kernel.l_kernel is {length!r}; expected a whole number of at least 0"
+        raise SSMError(msg)
     return arrays
 
 
@@ -261,9 +269,6 @@ def _continuous(
     model: str, options: Mapping[str, Any], arrays: Mapping[str, np.ndarray], rate: float
 ) -> dict[str, np.ndarray]:
     """Return log_dt, A_log_real, A_imag, B, C (ch, H, N) and P of the system, C the true one."""
-    if not (np.isfinite(rate) and rate > 0):
-        msg = f"read_s4: rate is {rate!r}; expected a positive number"
-        raise SSMError(msg)
     inv_dt = np.sinh(arrays["inv_dt"]) if options["dt_fast"] else arrays["inv_dt"]
     log_dt = log_positive("inv_dt", inv_dt, options["dt_transform"])
     values = {
@@ -350,29 +355,25 @@ def _inner_options(
 ) -> dict[str, Any]:
     S, N = values["A_imag"].shape
     H, dts = values["log_dt"].shape
-    d_model = channels * H
-    inner = {"d_model": d_model, "d_state": 2 * N, "n_ssm": d_model if S == H else S}
+    inner = {"d_model": H, "d_state": 2 * N, "n_ssm": S, "channels": channels}
     if model == "S4":
         return inner | {"rank": values["P"].shape[0]}
     return inner | {"discretization": options["disc"], "dt_tie": dts == 1}
 
 
 def _layer_params(values: Mapping[str, np.ndarray], D: np.ndarray, C: np.ndarray) -> Params:
-    """Return one direction's parameters; channels in a row, each a copy of the state's."""
-    channels, H, N = C.shape
-    log_dt = values["log_dt"] if values["log_dt"].shape[1] > 1 else values["log_dt"][:, 0]
-    S = len(values["A_imag"])
-    copies = channels if S == H else 1
-
-    def widen(array: np.ndarray, axis: int = 0) -> np.ndarray:
-        return np.concatenate([array] * copies, axis=axis)
-
+    """Return the parameters for C (channels, H, N) and D (channels, H)."""
     params = {
-        "log_dt": np.concatenate([log_dt] * channels),
-        "A_log_real": widen(values["A_log_real"]),
-        "A_imag": widen(values["A_imag"]),
-        "B": split(widen(values["B"])),
-        "C": split(C.reshape(channels * H, N)),
-        "D": D.reshape(channels * H).copy(),
+        "log_dt": values["log_dt"] if values["log_dt"].shape[1] > 1 else values["log_dt"][:, 0],
+        "A_log_real": values["A_log_real"],
+        "A_imag": values["A_imag"],
+        "B": split(values["B"]),
+        "C": _flat(split(C)),
+        "D": _flat(D),
     }
-    return params | ({"P": split(widen(values["P"], axis=1))} if "P" in values else {})
+    return params | ({"P": split(values["P"])} if "P" in values else {})
+
+
+def _flat(array: np.ndarray) -> np.ndarray:
+    """Return (channels, H, ...) as (channels H, ...)."""
+    return array.reshape(-1, *array.shape[2:]).copy()

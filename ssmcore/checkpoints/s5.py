@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ssmcore.checkpoints.reading import Reading, check_keys, check_shapes, select
-from ssmcore.errors import SSMError, check_choice
+from ssmcore.errors import check_choice
+from ssmcore.layers._options import check_positive
 from ssmcore.typing import Params
 
 __all__ = ["read_s5"]
@@ -61,9 +62,7 @@ def read_s5(
     8
     """
     check_choice("read_s5", "discretization", discretization, ("zoh", "bilinear"))
-    if not (np.isfinite(step_rescale) and step_rescale > 0):
-        msg = f"read_s5: step_rescale is {step_rescale!r}; expected a positive number"
-        raise SSMError(msg)
+    check_positive("read_s5", step_rescale=step_rescale)
     found = select(params, prefix)
     outputs = ["C1", "C2"] if bidirectional and "C" not in found else ["C"]
     names = ["Lambda_re", "Lambda_im", "B", "D", "log_step", *outputs]
@@ -87,10 +86,8 @@ def read_s5(
     }
     if not bidirectional:
         return Reading("S5", inner, forward)
-    backward = {name: value.copy() for name, value in forward.items()}
-    backward |= {"C": C[1], "D": np.zeros(H)}
-    options = {"inner": "S5", "inner_options": inner, "skip_current": False}
-    return Reading("Bidirectional", options, {"causal": forward, "anticausal": backward})
+    options = {"inner": "S5", "inner_options": inner, "share": "dynamics", "skip_current": False}
+    return Reading("Bidirectional", options, {"causal": forward, "anticausal": {"C": C[1]}})
 
 
 def _directions(

@@ -1,25 +1,13 @@
-"""The positive transforms under which state-spaces/s4 stores time steps and eigenvalues."""
+"""The logarithm of what state-spaces/s4 stores under a positive transform."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ssmcore.errors import SSMError
+from ssmcore.layers._transforms import transform
 
-__all__ = ["TRANSFORMS", "log_positive", "transform"]
-
-TRANSFORMS = ("none", "exp", "relu", "sigmoid", "softplus")
-
-
-def transform(value: np.ndarray, kind: str) -> np.ndarray:
-    """Return the (positive) number that the original makes of a stored parameter."""
-    if kind == "exp":
-        return np.asarray(np.exp(value))
-    if kind == "relu":
-        return np.asarray(np.maximum(value, 0.0) + 1e-4)
-    if kind == "sigmoid":
-        return np.asarray(np.exp(-np.logaddexp(0.0, -value)))
-    return np.asarray(np.logaddexp(0.0, value)) if kind == "softplus" else value
+__all__ = ["log_positive"]
 
 
 def log_positive(name: str, value: np.ndarray, kind: str) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ssmcore.initialization.diagonal import (
     s4d_eigenvalues,
+    s4d_input_vector,
     s5_hippo_blocks,
     s5_input_matrix,
     s5_output_matrix,
@@ -30,6 +31,7 @@ __all__ = [
     "rglru_a_param",
     "ring",
     "s4d_eigenvalues",
+    "s4d_input_vector",
     "s5_hippo_blocks",
     "s5_input_matrix",
     "s5_output_matrix",

@@ -19,9 +19,16 @@ from ssmcore.initialization.hippo import (
     spectrum,
 )
 
-__all__ = ["s4d_eigenvalues", "s5_hippo_blocks", "s5_input_matrix", "s5_output_matrix"]
+__all__ = [
+    "s4d_eigenvalues",
+    "s4d_input_vector",
+    "s5_hippo_blocks",
+    "s5_input_matrix",
+    "s5_output_matrix",
+]
 
-_S4D_INITS = ("lin", "inv", "inv2", "quad", "legs", "real")
+_S4D_INITS = ("lin", "inv", "inv2", "quad", "legs", "real", "rand")
+_INPUT_KINDS = ("constant", "random", "alternating", "unit-cw", "unit-ccw")
 _OUTPUT_KINDS = ("lecun_normal", "trunc_standard_normal", "complex_normal")
 
 TRUNCATED_STD = 0.87962566103423978
@@ -29,7 +36,14 @@ TRUNCATED_STD = 0.87962566103423978
 
 
 def s4d_eigenvalues(
-    init: str, N: int, *, real_scale: float = 1.0, imag_scale: float = 1.0
+    init: str,
+    N: int,
+    *,
+    real_scale: float = 1.0,
+    imag_scale: float = 1.0,
+    real_random: bool = False,
+    imag_random: bool = False,
+    rng: np.random.Generator | None = None,
 ) -> ComplexArray:
     """Return the continuous-time eigenvalues with which S4D starts.
 
@@ -38,15 +52,23 @@ def s4d_eigenvalues(
         lin   -1/2 + i pi n                       inv   -1/2 + i (N/pi) (N/(2n+1) - 1)
         quad  -1/2 + i (1 + 2n)^2 / pi            inv2  -1/2 + i (N/pi) (N/(n+1) - 1)
         legs  -1/2 + i Im of nplr("legs", N)      real  -(n+1)
+        rand  -1/2 + i exp(standard normal)
+
+    ``real_random`` puts -U[0, 1] for -1/2, and -U[0, N/2] for "real"; ``imag_random`` puts
+    U[0, N/2] for the n of "lin", "inv", "inv2" and "quad".
 
     Parameters
     ----------
-    init : {"lin", "inv", "inv2", "quad", "legs", "real"}
+    init : {"lin", "inv", "inv2", "quad", "legs", "real", "rand"}
         Name of the initialisation.
     N : int
         State size, even: N/2 conjugate pairs are stored.
     real_scale, imag_scale : float
         Factors on the real and imaginary parts.
+    real_random, imag_random : bool
+        Random instead of fixed parts.
+    rng : numpy.random.Generator, optional
+        Source of randomness, needed by "rand", ``real_random`` and ``imag_random``.
 
     Returns
     -------
@@ -56,12 +78,13 @@ def s4d_eigenvalues(
     Raises
     ------
     SSMError
-        For an unknown init, an odd N, a real_scale that is not positive, or a scale that is not
-        finite.
+        For an unknown init, an odd N, a real_scale that is not positive, a scale that is not
+        finite, or a random part without ``rng``.
 
     Notes
     -----
-    O(N), "legs" O(N^3). S4D Section 4; the paper writes S4D-Lin with the factor pi, as here.
+    O(N), "legs" O(N^3). S4D Section 4; the paper writes S4D-Lin with the factor pi, as here. The
+    random parts are those of the original code.
 
     Examples
     --------
@@ -76,9 +99,21 @@ def s4d_eigenvalues(
             "expected a finite positive and a finite number, so that Re(lambda) < 0"
         )
         raise SSMError(msg)
-    n = np.arange(N // 2, dtype=np.float64)
-    real = -(n + 1.0) if init == "real" else np.full(N // 2, -0.5)
-    return real_scale * real + 1j * imag_scale * _s4d_imaginary(init, N, n)
+    if rng is None:
+        if init == "rand" or real_random or imag_random:
+            msg = f"s4d_eigenvalues: rng is None; expected a generator for random parts of {init!r}"
+            raise SSMError(msg)
+        rng = np.random.default_rng(0)
+    real = _s4d_real(init, N, rng if real_random else None)
+    n = rng.uniform(0, N / 2, N // 2) if imag_random else np.arange(N // 2, dtype=np.float64)
+    imag = np.exp(rng.standard_normal(N // 2)) if init == "rand" else _s4d_imaginary(init, N, n)
+    return np.asarray(-real_scale * real + 1j * imag_scale * imag, dtype=np.complex128)
+
+
+def _s4d_real(init: str, N: int, rng: np.random.Generator | None) -> RealArray:
+    if rng is not None:
+        return np.asarray((N / 2 if init == "real" else 1.0) * (1.0 - rng.random(N // 2)))
+    return np.arange(1.0, N // 2 + 1) if init == "real" else np.full(N // 2, 0.5)
 
 
 def _s4d_imaginary(init: str, N: int, n: RealArray) -> RealArray:
@@ -93,6 +128,57 @@ def _s4d_imaginary(init: str, N: int, n: RealArray) -> RealArray:
     if init == "legs":
         return nplr("legs", N).Lambda.imag
     return np.zeros(n.size)
+
+
+def s4d_input_vector(kind: str, N: int, *, rng: np.random.Generator | None = None) -> ComplexArray:
+    """Return the input vector B with which S4D starts.
+
+    ``B_n`` for n = 0..N/2-1::
+
+        constant  1                   alternating  (-1)^n
+        unit-cw   e^(2 pi i n / N)    unit-ccw     e^(-2 pi i n / N)
+        random    complex normal, variance 1/2 a part
+
+    Parameters
+    ----------
+    kind : {"constant", "random", "alternating", "unit-cw", "unit-ccw"}
+        Name; the turning sense is that of the conjugate half, which the original stores.
+    N : int
+        State size, even: N/2 conjugate pairs are stored.
+    rng : numpy.random.Generator, optional
+        Source of randomness, needed by "random".
+
+    Returns
+    -------
+    B : (N/2,) complex128
+        Input vector, for eigenvalues with Im >= 0.
+
+    Raises
+    ------
+    SSMError
+        For an unknown kind, an odd N, or "random" without ``rng``.
+
+    Notes
+    -----
+    O(N). The kinds are those of the original code of S4D.
+
+    Examples
+    --------
+    >>> s4d_input_vector("unit-cw", 4).round(3).tolist()
+    [(1+0j), 1j]
+    """
+    check_choice("s4d_input_vector", "kind", kind, _INPUT_KINDS)
+    check_size("s4d_input_vector", "N", N, multiple_of=2)
+    n = np.arange(N // 2)
+    if kind == "random":
+        if rng is None:
+            msg = "s4d_input_vector: rng is None; expected a generator for kind 'random'"
+            raise SSMError(msg)
+        return _complex(rng.standard_normal((N // 2, 2)) * np.sqrt(0.5))
+    if kind == "alternating":
+        return np.asarray((-1.0) ** n, dtype=np.complex128)
+    turn = {"constant": 0.0, "unit-cw": 2j * np.pi / N, "unit-ccw": -2j * np.pi / N}[kind]
+    return np.asarray(np.exp(turn * n), dtype=np.complex128)
 
 
 def s5_hippo_blocks(

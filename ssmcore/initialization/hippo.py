@@ -24,8 +24,19 @@ ComplexArray: TypeAlias = NDArray[np.complex128]
 
 _EPS = float(np.finfo(np.float64).eps)
 
-REAL_PART = {"legs": -0.5, "legt": 0.0, "lagt": 0.0, "fout": 0.0}
+REAL_PART = {
+    "legs": -0.5,
+    "legt": 0.0,
+    "lagt": 0.0,
+    "fout": 0.0,
+    "legsd": -0.5,
+    "foud": -0.5,
+    "fourier_decay": 0.0,
+    "fourier2": 0.0,
+}
 """The c of ``A + P^T P = c I + S``: the real part of every eigenvalue of the normal part."""
+
+_FOURIER = ("fout", "foud", "fourier_decay", "fourier2")
 
 
 class NPLR(NamedTuple):
@@ -74,12 +85,20 @@ def hippo(name: str, N: int) -> tuple[RealArray, RealArray]:
         fout  A = pi J - B B^T, J of 2x2 blocks [[0, -f], [f, 0]]       B_n = sqrt(2) (n even), 0
               with f = 0, 1, .., N/2-1                                  B_0 = 1
 
+    and their variants, b the vector B_n of "legs" or "fout"::
+
+        legsd          A = A_legs + b b^T / 2     B = b / 2     the normal part of legs
+        foud           A = 2 pi J - I / 2         B = b         normal
+        fourier_decay  A = pi J - b b^T / 2       B = b / 2
+        fourier2       A = 2 pi J - 2 b b^T       B = 2 b
+
     Parameters
     ----------
-    name : {"legs", "legt", "lagt", "fout"}
-        Measure: scaled Legendre, translated Legendre, translated Laguerre, truncated Fourier.
+    name : {"legs", "legt", "lagt", "fout", "legsd", "foud", "fourier_decay", "fourier2"}
+        Measure: scaled Legendre, translated Legendre, translated Laguerre, truncated Fourier, or
+        a variant.
     N : int
-        State size; even for "fout".
+        State size; even for the Fourier measures.
 
     Returns
     -------
@@ -91,7 +110,7 @@ def hippo(name: str, N: int) -> tuple[RealArray, RealArray]:
     Raises
     ------
     SSMError
-        For an unknown name, or an N that is not positive or, with "fout", odd.
+        For an unknown name, or an N that is not positive or, for a Fourier measure, odd.
 
     Notes
     -----
@@ -108,45 +127,55 @@ def hippo(name: str, N: int) -> tuple[RealArray, RealArray]:
     [1.0, 1.732, 2.236]
     """
     check_choice("hippo", "name", name, REAL_PART)
-    check_size("hippo", "N", N, multiple_of=2 if name == "fout" else 1)
+    check_size("hippo", "N", N, multiple_of=2 if name in _FOURIER else 1)
     n = np.arange(N)
     r = np.sqrt(2.0 * n + 1.0)
-    if name == "legs":
-        return np.tril(-np.outer(r, r), -1) - np.diag(n + 1.0), r
+    if name in ("legs", "legsd"):
+        A = np.tril(-np.outer(r, r), -1) - np.diag(n + 1.0)
+        return (A, r) if name == "legs" else (A + 0.5 * np.outer(r, r), 0.5 * r)
     if name == "legt":
         sign = np.where(n[:, None] < n, (-1.0) ** (n[:, None] - n), 1.0)
         return -0.5 * sign * np.outer(r, r), 0.5 * r
     if name == "lagt":
         return 0.5 * np.eye(N) - np.tril(np.ones((N, N))), np.ones(N)
-    return _fourier(N)
+    return _fourier(name, N)
 
 
-def _fourier(N: int) -> tuple[RealArray, RealArray]:
+def _fourier(name: str, N: int) -> tuple[RealArray, RealArray]:
     B = np.zeros(N)
     B[0::2] = np.sqrt(2.0)
     B[0] = 1.0
     frequencies = np.repeat(np.arange(N // 2, dtype=np.float64), 2)[: N - 1]
     frequencies[1::2] = 0.0
     J = np.diag(frequencies, -1) - np.diag(frequencies, 1)
+    if name == "foud":
+        return 2 * np.pi * J - 0.5 * np.eye(N), B
+    if name == "fourier_decay":
+        return np.pi * J - 0.5 * np.outer(B, B), 0.5 * B
+    if name == "fourier2":
+        return 2 * np.pi * J - 2 * np.outer(B, B), 2 * B
     return np.pi * J - np.outer(B, B), B
 
 
 def low_rank_correction(name: str, N: int, rank: int = 1) -> RealArray:
     """Return the low-rank vectors that make a HiPPO matrix normal.
 
-    ``A + P^T P = c I + S``, S skew-symmetric, c = -1/2 for "legs" and 0 for the others::
+    ``A + P^T P = c I + S``, S skew-symmetric, c = -1/2 for "legs", "legsd", "foud", else 0::
 
-        legs  P_n = sqrt(n + 1/2)
-        legt  P_n = sqrt(n + 1/2), odd n in the first row, even n in the second
-        lagt  P_n = sqrt(1/2)
-        fout  P = B
+        legs           P_n = sqrt(n + 1/2)
+        legt           P_n = sqrt(n + 1/2), odd n in the first row, even n in the second
+        lagt           P_n = sqrt(1/2)
+        fout           P = B, the B of the measure itself here and below
+        fourier_decay  P = sqrt(2) B
+        fourier2       P = B / sqrt(2)
+        legsd, foud    P = 0: they are normal
 
     Parameters
     ----------
-    name : {"legs", "legt", "lagt", "fout"}
-        Measure.
+    name : str
+        Measure, as for `hippo`.
     N : int
-        State size; even for "fout".
+        State size; even for the Fourier measures.
     rank : int
         Number of rows; at least 2 for "legt". Rows that are not needed are zero.
 
@@ -186,8 +215,10 @@ def low_rank_correction(name: str, N: int, rank: int = 1) -> RealArray:
         P[1, 0::2] = np.sqrt(n[0::2] + 0.5)
     elif name == "legs":
         P[0] = np.sqrt(n + 0.5)
-    else:
-        P[0] = np.sqrt(0.5) if name == "lagt" else B
+    elif name == "lagt":
+        P[0] = np.sqrt(0.5)
+    elif name in _FOURIER:
+        P[0] = {"fout": 1.0, "foud": 0.0, "fourier_decay": 2**0.5, "fourier2": 0.5**0.5}[name] * B
     return P
 
 
@@ -228,8 +259,8 @@ def nplr(name: str, N: int, rank: int = 1, *, b_clip: float | None = None) -> NP
 
     Parameters
     ----------
-    name : {"legs", "legt", "lagt", "fout"}
-        Measure.
+    name : str
+        Measure, as for `hippo`.
     N : int
         State size, even; N/2 numbers are stored.
     rank : int
@@ -266,8 +297,8 @@ def nplr(name: str, N: int, rank: int = 1, *, b_clip: float | None = None) -> NP
     and its conjugate, with Lambda = c exactly. The stored half is then made orthonormal to its
     conjugate to machine precision by one Newton step, also where eigenvalues nearly meet.
 
-    *Real part.* Re(Lambda) is 0 for "legt", "lagt" and "fout": the normal part is not damped, the
-    low-rank term is.
+    *Real part.* Re(Lambda) is 0 for "legt", "lagt" and the Fourier measures but "foud": the normal
+    part is not damped, the low-rank term is.
 
     Examples
     --------

@@ -10,14 +10,16 @@ import numpy as np
 from ssmcore import arrays
 from ssmcore.errors import SSMError
 from ssmcore.layers._options import check_count, check_positive
-from ssmcore.typing import Array, Params
+from ssmcore.typing import Array
 
-__all__ = ["check_even", "check_steps", "complex_normal", "half_spectrum", "pairs", "tiled"]
-
-
-def pairs(z: Any) -> np.ndarray[Any, Any]:
-    """Return a complex NumPy array as real (re, im) pairs."""
-    return np.stack((np.real(z), np.imag(z)), axis=-1)
+__all__ = [
+    "check_copies",
+    "check_even",
+    "check_flag",
+    "check_steps",
+    "complex_normal",
+    "tiled",
+]
 
 
 def complex_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
@@ -28,12 +30,6 @@ def complex_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarr
 def tiled(x: Array, copies: int, axis: int = 0) -> Array:
     """Repeat ``x`` whole, ``copies`` times along ``axis``: feature h uses row h mod n_ssm."""
     return x if copies == 1 else arrays.namespace(x).concat([x] * copies, axis=axis)
-
-
-def half_spectrum(params: Params) -> Array:
-    """Return lambda = -exp(A_log_real) + i A_imag, Re < 0 by construction."""
-    xp = arrays.namespace(params["A_imag"])
-    return params["A_imag"] * 1j - xp.exp(params["A_log_real"])
 
 
 def check_even(owner: str, d_state: int) -> None:
@@ -63,3 +59,11 @@ def check_copies(owner: str, n_ssm: int | None, d_model: int) -> int:
         msg = f"{owner}: n_ssm is {copies}; expected a divisor of d_model = {d_model}"
         raise SSMError(msg)
     return copies
+
+
+def check_flag(owner: str, **values: Any) -> None:
+    """Raise SSMError unless all values are True or False."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            msg = f"{owner}: {name} is {value!r}; expected True or False"
+            raise SSMError(msg)

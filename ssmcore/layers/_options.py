@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import math
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
 from ssmcore.errors import SSMError, check_choice
 
-__all__ = ["ParamGroup", "check_count", "check_number", "check_positive", "hyperparameters"]
+__all__ = [
+    "ParamGroup",
+    "check_count",
+    "check_number",
+    "check_positive",
+    "checked_arguments",
+    "hyperparameters",
+]
 
 Kind = TypeVar("Kind", bound=type)
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class ParamGroup(NamedTuple):
@@ -54,18 +64,35 @@ def check_number(owner: str, **values: float) -> None:
             raise SSMError(msg)
 
 
+def _check_arguments(
+    owner: str, signature: inspect.Signature, args: tuple[Any, ...], options: Mapping[str, Any]
+) -> None:
+    """Raise SSMError, with the nearest name of a misspelt option, unless the call fits."""
+    for option in options:
+        check_choice(owner, "option", option, signature.parameters)
+    try:
+        signature.bind(*args, **options)
+    except TypeError as error:
+        msg = f"{owner}: {error}, in a call with {len(args)} unnamed; expected {signature}"
+        raise SSMError(msg) from None
+
+
+def checked_arguments(method: Method) -> Method:
+    """Have a method of a layer answer arguments that do not fit its signature with one SSMError."""
+    own = list(inspect.signature(method).parameters.values())[1:]
+    signature = inspect.Signature([p.replace(annotation=p.empty) for p in own])
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **options: Any) -> Any:
+        _check_arguments(type(self).__name__, signature, args, options)
+        return method(self, *args, **options)
+
+    return call  # type: ignore[return-value]
+
+
 @dataclass_transform(frozen_default=True)
 def hyperparameters(kind: Kind) -> Kind:
     """Make a frozen dataclass whose constructor answers a misspelt option with the nearest one."""
     made: Any = dataclasses.dataclass(frozen=True)(kind)
-    construct = made.__init__
-    names = [field.name for field in dataclasses.fields(made)]
-
-    @functools.wraps(construct)
-    def __init__(self: Any, *args: Any, **options: Any) -> None:  # noqa: N807
-        for option in options:
-            check_choice(made.__name__, "option", option, names)
-        construct(self, *args, **options)
-
-    made.__init__ = __init__
+    made.__init__ = checked_arguments(made.__init__)
     return made  # type: ignore[no-any-return]

@@ -10,9 +10,15 @@ import numpy as np
 
 from ssmcore import arrays, backend, engine
 from ssmcore.errors import SSMError, check_choice
-from ssmcore.layers._options import ParamGroup, check_count, hyperparameters
+from ssmcore.layers._checks import check_batch_shape, check_lengths, check_step_sizes
+from ssmcore.layers._continuous import tiled
+from ssmcore.layers._options import (
+    ParamGroup,
+    check_count,
+    checked_arguments,
+    hyperparameters,
+)
 from ssmcore.primitives._checks import (
-    broadcasts_to,
     check_array,
     check_kind,
     check_precision,
@@ -42,6 +48,7 @@ class Layer(ABC):
     d_model: int
 
     time_varying = False
+    channels = 1
 
     def __post_init__(self) -> None:
         """Check the hyper-parameters once."""
@@ -52,6 +59,11 @@ class Layer(ABC):
     def name(self) -> str:
         """The model's name, as the field calls it."""
         return type(self).__name__
+
+    @property
+    def d_output(self) -> int:
+        """Channels of the output."""
+        return self.d_model
 
     @property
     def _state_name(self) -> str:
@@ -86,6 +98,7 @@ class Layer(ABC):
     def eigenvalues(self, params: Params, u: Array | None = None) -> Array:
         """Return the eigenvalues of A_bar."""
 
+    @checked_arguments
     def init(
         self,
         seed: int | np.random.Generator = 0,
@@ -129,12 +142,16 @@ class Layer(ABC):
         drawn = arrays.tree_map(lambda x: np.asarray(x, dtype=dtype), self._draw(seed))
         return _move(drawn, backend, device)
 
+    @checked_arguments
     def initial_state(self, params: Params, batch_shape: tuple[int, ...] = ()) -> State:
         """Return the state of sequences that have not begun: a dict of real arrays.
 
         Lives where ``params`` live, in their dtype; each array is batch_shape + the shape that
-        ``state_shapes`` names, a complex one with a trailing axis (re, im).
+        ``state_shapes`` names, a complex one with a trailing axis (re, im). Raises SSMError for
+        parameters of another layer and for a batch_shape that is no tuple of sizes.
         """
+        self._check_params(params)
+        check_batch_shape(self.name, batch_shape)
         first = next(x for _, x in arrays.leaves(params))
         xp, where = arrays.namespace(first), arrays.device(first)
         return {
@@ -142,21 +159,32 @@ class Layer(ABC):
             for name, shape in self.state_shapes().items()
         }
 
+    @checked_arguments
     def system(self, params: Params, u: Array | None = None, reset: Array | None = None) -> System:
         """Return the discrete system (A_bar, B_bar, C, D) of ``params``.
 
         Parameters
         ----------
         params : dict of real arrays, as from ``init``
-        u : (..., L, H); needed by the time-varying layers (S6, RGLRU), ignored by the others
+        u : (..., L, H), as in a call; needed by the time-varying layers (S6, RGLRU), ignored by
+            the others
         reset : (..., L) bool; enters the coefficients of RGLRU only
+
+        Raises
+        ------
+        SSMError
+            Parameters, ``u`` or ``reset`` that a call would refuse; ``u`` missing.
         """
         self._check_params(params)
-        if self.time_varying and u is None:
+        if not self.time_varying:
+            return self._system(params, None, None)
+        if u is None:
             msg = f"{self.name}: the system varies with the input; call system(params, u)"
             raise SSMError(msg)
-        return self._system(params, u, reset)
+        self._check_input(params, u, reset)
+        return self._system(params, *self._prepared(params, u, reset))
 
+    @checked_arguments
     def __call__(
         self,
         params: Params,
@@ -184,12 +212,16 @@ class Layer(ABC):
 
         Returns
         -------
-        y : (..., L, H), dtype of ``u``; with ``return_state`` a pair (y, state).
+        y : (..., L, H), or (..., L, channels H), dtype of ``u``; with ``return_state`` a pair
+            (y, state).
 
         Raises
         ------
         SSMError
-            Anything that does not fit, before any work.
+            Anything that does not fit, before any work. Values are looked at where they can be,
+            not while a compiler traces: ``lengths`` always; step sizes (``log_dt``, the bias of
+            S6), which must be finite and exp(log_dt) too, on CPUs only, as other devices would
+            have to be waited for.
 
         Examples
         --------
@@ -206,10 +238,8 @@ class Layer(ABC):
         self._check_call(params, u, state, mode, reset, lengths)
         xp = arrays.namespace(u)
         given = u.dtype
-        work = next(x for _, x in arrays.leaves(params)).dtype
-        u = xp.astype(u, work, copy=False)
+        u, reset = self._prepared(params, u, reset)
         lengths = None if lengths is None else xp.astype(lengths, arrays.index_dtype(u), copy=False)
-        reset = None if reset is None else xp.broadcast_to(reset, u.shape[:-1])
         before = self.initial_state(params, tuple(u.shape[:-2])) if state is None else state
         y, after = self._run(
             params, u, before, self._mode(mode, u, reset), reset, lengths, return_state
@@ -217,6 +247,16 @@ class Layer(ABC):
         y = xp.astype(y, given, copy=False)
         return (y, after) if return_state else y
 
+    def _prepared(
+        self, params: Params, u: Array, reset: Array | None
+    ) -> tuple[Array, Array | None]:
+        """Return u in the dtype of the parameters, and ``reset`` for every step."""
+        xp = arrays.namespace(u)
+        work = next(x for _, x in arrays.leaves(params)).dtype
+        u = xp.astype(u, work, copy=False)
+        return u, None if reset is None else xp.broadcast_to(reset, u.shape[:-1])
+
+    @checked_arguments
     def step(self, params: Params, u: Array, state: State | None = None) -> tuple[Array, State]:
         """Run one step: u (..., H) to (y (..., H), state). O(1) in the sequence length."""
         check_array(self.name, "u", u)
@@ -237,6 +277,7 @@ class Layer(ABC):
         if self.time_varying:  # its coefficients come from the input, so padding must go first
             u = engine.hide_padding(u, engine.valid_steps(lengths, u))
         system = self._system(params, u, None)
+        u = tiled(u, self.channels, axis=-1)
         before = state[self._state_name]
         y, x = engine.run(system, u, before, mode, reset, lengths, return_state)
         return y, (None if x is None else {self._state_name: x})
@@ -266,6 +307,8 @@ class Layer(ABC):
             check_shape(self.name, key, given[key], str(shape), tuple(given[key].shape) == shape)
         check_precision(self.name, **given)
         check_kind(self.name, "real", **given)
+        exponential = getattr(self, "dt_transform", "exp") == "exp"
+        check_step_sizes(self.name, given, exponential)
 
     def _check_call(
         self,
@@ -278,6 +321,14 @@ class Layer(ABC):
     ) -> None:
         check_choice(self.name, "mode", mode, MODES)
         self._check_params(params)
+        self._check_mode(mode, reset)
+        self._check_input(params, u, reset)
+        check_lengths(self.name, lengths, u)
+        first = next(x for _, x in arrays.leaves(params))
+        self._check_state(state, first, tuple(u.shape[:-2]))
+
+    def _check_input(self, params: Params, u: Array, reset: Array | None) -> None:
+        """Raise SSMError unless ``u`` and ``reset`` fit the (checked) parameters."""
         first = next(x for _, x in arrays.leaves(params))
         check_array(self.name, "u", u)
         arrays.namespace(first, u)
@@ -295,10 +346,7 @@ class Layer(ABC):
                 "convert u, or the parameters with ssmcore.move(params, dtype=...)"
             )
             raise SSMError(msg)
-        self._check_mode(mode, reset)
         check_reset(self.name, reset, u)
-        self._check_lengths(lengths, u)
-        self._check_state(state, first, tuple(u.shape[:-2]))
 
     def _check_mode(self, mode: str, reset: Array | None) -> None:
         if mode == "convolution" and self.time_varying:
@@ -313,26 +361,6 @@ class Layer(ABC):
                 "use 'scan' or 'recurrence' with reset"
             )
             raise SSMError(msg)
-
-    def _check_lengths(self, lengths: Array | None, u: Array) -> None:
-        if lengths is None:
-            return
-        check_array(self.name, "lengths", lengths)
-        xp = arrays.namespace(lengths, u)
-        if not xp.isdtype(lengths.dtype, "integral"):
-            msg = f"{self.name}: lengths has dtype {backend.dtype_name(lengths)}; expected integers"
-            raise SSMError(msg)
-        fits = broadcasts_to(lengths, tuple(u.shape[:-2]))
-        check_shape(self.name, "lengths", lengths, f"(...) = {tuple(u.shape[:-2])}", fits)
-        owner = backend.of(lengths)
-        if owner.concrete(lengths) and 0 not in lengths.shape:
-            values = owner.to_numpy(lengths)
-            low, high = int(values.min()), int(values.max())
-            if low < 0 or high > u.shape[-2]:
-                msg = (
-                    f"{self.name}: lengths go from {low} to {high}; expected 0 to L = {u.shape[-2]}"
-                )
-                raise SSMError(msg)
 
     def _check_state(self, state: State | None, first: Array, batch: tuple[int, ...]) -> None:
         if state is None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ssmcore import arrays, engine
 from ssmcore.errors import SSMError, check_choice
+from ssmcore.layers._continuous import check_flag
 from ssmcore.layers._options import ParamGroup, hyperparameters
 from ssmcore.layers.base import Layer
 from ssmcore.systems import System
@@ -20,7 +21,8 @@ __all__ = ["Bidirectional"]
 class Bidirectional(Layer):
     """y = forward(u) + flip(backward(flip(u))), each sequence turned within its own length.
 
-    Parameters: {"causal": ..., "anticausal": ...}, or those of the layer itself when ``tied``.
+    Parameters: {"causal": ..., "anticausal": ...}; with share="dynamics" the anticausal ones are C
+    alone; with share="all" they are those of the layer itself.
 
     Attributes
     ----------
@@ -28,8 +30,9 @@ class Bidirectional(Layer):
         Channels H of ``layer``; given by it (leave it out: ``Bidirectional.of(layer)``).
     layer : Layer
         What runs in both directions.
-    tied : bool
-        One parameter set for both directions.
+    share : "nothing", "dynamics" or "all"
+        What both directions have in common. "dynamics": all but the output matrix C, and D u is
+        added once, as S4 and S5 were published. "all": one parameter set for both directions.
     combine : "sum" or "concat"
         Add the two outputs, or put them side by side: (..., L, 2H).
     skip_current : bool
@@ -40,7 +43,7 @@ class Bidirectional(Layer):
     --------
     >>> import numpy as np
     >>> import ssmcore as ssm
-    >>> both = ssm.Bidirectional.of(ssm.LRU(d_model=2, d_state=4), tied=True)
+    >>> both = ssm.Bidirectional.of(ssm.LRU(d_model=2, d_state=4), share="all")
     >>> params = both.init(0, dtype="float64")
     >>> u = np.random.default_rng(0).standard_normal((6, 2))
     >>> bool(abs(both(params, u[::-1]) - both(params, u)[::-1]).max() < 1e-12)
@@ -48,36 +51,55 @@ class Bidirectional(Layer):
     """
 
     layer: Layer = None  # type: ignore[assignment]
-    tied: bool = False
+    share: str = "nothing"
     combine: str = "sum"
     skip_current: bool = False
+
+    SHARES: ClassVar = ("nothing", "dynamics", "all")
 
     @classmethod
     def of(
         cls,
-        layer: Layer,
+        layer: Layer | None = None,
         *,
-        tied: bool = False,
+        share: str = "nothing",
         combine: str = "sum",
         skip_current: bool = False,
     ) -> Bidirectional:
         """Wrap ``layer``."""
         width = layer.d_model if isinstance(layer, Layer) else 1
-        return cls(width, layer, tied, combine, skip_current)
+        return cls(width, layer, share, combine, skip_current)  # type: ignore[arg-type]
 
     def _check_options(self) -> None:
+        check_choice(self.name, "share", self.share, self.SHARES)
         check_choice(self.name, "combine", self.combine, ("sum", "concat"))
+        check_flag(self.name, skip_current=self.skip_current)
         if not isinstance(self.layer, Layer) or self.layer.d_model != self.d_model:
             msg = (
                 f"{self.name}: layer is {self.layer!r}; expected a layer with d_model "
                 f"= {self.d_model}; Bidirectional.of(layer) fits them"
             )
             raise SSMError(msg)
+        if self.share == "dynamics" and not {"C", "D"} <= set(self.layer.shapes()):
+            msg = (
+                f"{self.name}: share is 'dynamics' with {self.layer.name}, which has no output "
+                "matrix C of its own; expected 'nothing' or 'all'"
+            )
+            raise SSMError(msg)
+
+    @property
+    def d_output(self) -> int:
+        """Channels of the output."""
+        return self.layer.d_output * (2 if self.combine == "concat" else 1)
 
     def shapes(self) -> dict[str, Any]:
         """Return the shape of every parameter."""
         one = self.layer.shapes()
-        return one if self.tied else {"causal": one, "anticausal": one}
+        return one if self.share == "all" else {"causal": one, "anticausal": self._own(one)}
+
+    def _own(self, one: dict[str, Any]) -> dict[str, Any]:
+        """Return what the anticausal direction has for itself of the layer's ``one``."""
+        return {"C": one["C"]} if self.share == "dynamics" else one
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return {}: a bidirectional layer cannot stream."""
@@ -85,17 +107,23 @@ class Bidirectional(Layer):
 
     def _draw(self, rng: np.random.Generator) -> Params:
         draw = self.layer._draw
-        return draw(rng) if self.tied else {"causal": draw(rng), "anticausal": draw(rng)}
+        if self.share == "all":
+            return draw(rng)
+        return {"causal": draw(rng), "anticausal": self._own(draw(rng))}
 
     def param_groups(self) -> list[ParamGroup]:
         """Those of the layer, for each direction."""
-        if self.tied:
+        if self.share == "all":
             return self.layer.param_groups()
-        return [
-            group._replace(names=tuple(f"{way}.{name}" for name in group.names))
+        present = {name for name, _ in arrays.leaves(self.shapes())}
+        groups = [
+            group._replace(
+                names=tuple(n for name in group.names if (n := f"{way}.{name}") in present)
+            )
             for way in ("causal", "anticausal")
             for group in self.layer.param_groups()
         ]
+        return [group for group in groups if group.names]
 
     def _system(self, params: Params, u: Array | None, fresh: Array | None) -> System:
         msg = f"{self.name}: two systems run, one each way; ask layer.system(params['causal'])"
@@ -110,7 +138,13 @@ class Bidirectional(Layer):
         )
 
     def _ways(self, params: Params) -> tuple[Params, Params]:
-        return (params, params) if self.tied else (params["causal"], params["anticausal"])
+        if self.share == "all":
+            return params, params
+        ahead, back = params["causal"], params["anticausal"]
+        if self.share == "nothing":
+            return ahead, back
+        D = arrays.namespace(ahead["D"]).zeros_like(ahead["D"])
+        return ahead, {**dict(ahead.items()), "C": back["C"], "D": D}
 
     def _check_mode(self, mode: str, reset: Array | None) -> None:
         self.layer._check_mode(mode, reset)

@@ -14,7 +14,7 @@ from ssmcore import arrays
 from ssmcore.discretization import discretize_dense
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.initialization import hippo, log_uniform_timescale
-from ssmcore.layers._continuous import check_steps
+from ssmcore.layers._continuous import check_steps, tiled
 from ssmcore.layers._options import ParamGroup, check_count, check_number, hyperparameters
 from ssmcore.layers._spectrum import dense_eigenvalues
 from ssmcore.layers.base import Layer
@@ -31,8 +31,8 @@ class LSSL(Layer):
     A_bar = (I - alpha dt A)^-1 (I + (1 - alpha) dt A), B_bar = (I - alpha dt A)^-1 dt B,
     y = C x + D u.
 
-    Parameters: log_dt (H), A (N, N), B (N), C (H, N), D (H); with ``per_feature`` A (H, N, N) and
-    B (H, N). Runs in the widest float type the library offers, as S4 does.
+    Parameters: log_dt (H), A (N, N), B (N), C (F, N), D (F), F = channels H; with ``per_feature``
+    A (H, N, N) and B (H, N). Runs in the widest float type the library offers, as S4 does.
 
     Attributes
     ----------
@@ -48,6 +48,8 @@ class LSSL(Layer):
     learn : bool
         Whether A and the step sizes are meant to be trained; False puts them into a group with
         learning rate 0, as the original's default does.
+    channels : int
+        Outputs per channel: y is (..., L, channels H), channel-major. A and B are shared.
     dt_min, dt_max : float
         Range of the log-uniform initial step size.
     dt_scale : float
@@ -67,6 +69,7 @@ class LSSL(Layer):
     alpha: float = 0.5
     per_feature: bool = False
     learn: bool = False
+    channels: int = 1
     dt_min: float = 1e-3
     dt_max: float = 0.1
     dt_scale: float = 1.0
@@ -74,7 +77,7 @@ class LSSL(Layer):
     INITS: ClassVar = ("legs", "legt", "lagt", "fout")
 
     def _check_options(self) -> None:
-        check_count(self.name, d_state=self.d_state)
+        check_count(self.name, d_state=self.d_state, channels=self.channels)
         check_steps(self.name, self.dt_min, self.dt_max, self.dt_scale)
         check_choice(self.name, "initialization", self.initialization, self.INITS)
         check_number(self.name, alpha=self.alpha)
@@ -86,13 +89,18 @@ class LSSL(Layer):
 
     def shapes(self) -> dict[str, Any]:
         """Return the shape of every parameter."""
-        H, N = self.d_model, self.d_state
+        H, F, N = self.d_model, self.d_output, self.d_state
         own = (H,) if self.per_feature else ()
-        return {"log_dt": (H,), "A": (*own, N, N), "B": (*own, N), "C": (H, N), "D": (H,)}
+        return {"log_dt": (H,), "A": (*own, N, N), "B": (*own, N), "C": (F, N), "D": (F,)}
+
+    @property
+    def d_output(self) -> int:
+        """Channels of the output, ``channels`` H."""
+        return self.channels * self.d_model
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return {"x_lssl": (H, N)}."""
-        return {self._state_name: (self.d_model, self.d_state)}
+        """Return {"x_lssl": (F, N)}."""
+        return {self._state_name: (self.d_output, self.d_state)}
 
     def _draw(self, rng: np.random.Generator) -> Params:
         shapes = self.shapes()
@@ -123,10 +131,11 @@ class LSSL(Layer):
         A = xp.broadcast_to(p["A"], (self.d_model, N, N))
         B = xp.broadcast_to(p["B"], (self.d_model, N))
         A_bar, B_bar = discretize_dense(A, B, dt, "bilinear", alpha=self.alpha)
+        A_bar, B_bar = (tiled(x, self.channels) for x in (A_bar, B_bar))
         return DenseSystem(A_bar, B_bar, p["C"], p["D"])
 
     def eigenvalues(self, params: Params, u: Array | None = None) -> Array:
-        """Return the eigenvalues of A_bar per channel, (H, N) complex, sorted.
+        """Return the eigenvalues of A_bar per feature, (F, N) complex, sorted.
 
         Computed on the host in float64; exact for a triangular A (LegS, LagT), else for d_state
         up to 16 only, see ``S4.eigenvalues``.

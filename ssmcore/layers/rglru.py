@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from ssmcore import arrays, engine
+from ssmcore import arrays, backend, engine
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.initialization import rglru_a_param
+from ssmcore.layers._continuous import check_flag
 from ssmcore.layers._options import (
     ParamGroup,
     check_count,
     check_number,
     check_positive,
+    checked_arguments,
     hyperparameters,
 )
 from ssmcore.layers.base import Layer
@@ -49,6 +51,12 @@ class RGLRU(Layer):
         What lies in [min_rad, max_rad] at first: a (RecurrentGemma) or a^c (the paper).
     min_rad, max_rad : float
         Range of that quantity.
+    gradient_cap : float or None
+        Bound on the derivative of the root with respect to 1 - a^2, 1000 in Griffin's code; None
+        leaves it alone but at a = 1, where it is 0.
+    root_offset : float
+        Added to 1 - a^2 under the root; 1e-6 in Hawk's re-implementations, which have no
+        first-step reset.
     first_step_reset : bool
         At the first step of a fresh sequence, as after every reset, take the whole gated input:
         h = i_t u_t (Griffin's code). A carried state switches it off.
@@ -67,6 +75,8 @@ class RGLRU(Layer):
     a_initialization: str = "a"
     min_rad: float = 0.9
     max_rad: float = 0.999
+    gradient_cap: float | None = 1000.0
+    root_offset: float = 0.0
     first_step_reset: bool = True
 
     time_varying = True
@@ -81,7 +91,17 @@ class RGLRU(Layer):
                 f"= {self.d_model}"
             )
             raise SSMError(msg)
-        check_number(self.name, min_rad=self.min_rad, max_rad=self.max_rad)
+        check_flag(self.name, first_step_reset=self.first_step_reset)
+        if self.gradient_cap is not None:
+            check_positive(self.name, gradient_cap=self.gradient_cap)
+        check_number(
+            self.name, min_rad=self.min_rad, max_rad=self.max_rad, root_offset=self.root_offset
+        )
+        if self.root_offset < 0:
+            msg = (
+                f"{self.name}: root_offset is {self.root_offset!r}; expected a number of at least 0"
+            )
+            raise SSMError(msg)
         if not 0.0 < self.min_rad < self.max_rad < 1.0:
             msg = (
                 f"{self.name}: min_rad, max_rad are {self.min_rad!r}, {self.max_rad!r}; "
@@ -99,6 +119,7 @@ class RGLRU(Layer):
         """Return {"h": (H,), "fresh": ()}; fresh is 1 before the first step and 0 after."""
         return {"h": (self.d_model,), "fresh": ()}
 
+    @checked_arguments
     def initial_state(self, params: Params, batch_shape: tuple[int, ...] = ()) -> State:
         """Return the state of sequences that have not begun: h zero, fresh one."""
         state = super().initial_state(params, batch_shape)
@@ -136,7 +157,8 @@ class RGLRU(Layer):
         xp = arrays.namespace(params["a_param"], u)
         decay = self.c * arrays.softplus(params["a_param"])
         log_a = -decay * self._gate(params["a_gate"], u)
-        a, multiplier = xp.exp(log_a), _root_one_minus_square(log_a)
+        a = xp.exp(log_a)
+        multiplier = _root(self.root_offset - xp.expm1(2.0 * log_a), self.gradient_cap)
         if fresh is not None:
             first = fresh[..., None]
             a = xp.where(first, xp.zeros_like(a), a)
@@ -185,9 +207,18 @@ class RGLRU(Layer):
         return system.a[..., 0]
 
 
-def _root_one_minus_square(log_a: Array) -> Array:
-    """Return sqrt(1 - a^2) from log a without cancellation, derivative finite at a = 1."""
-    xp = arrays.namespace(log_a)
-    tiny = float(xp.finfo(log_a.dtype).smallest_normal)
-    rest = -xp.expm1(2.0 * log_a)
-    return xp.sqrt(xp.where(rest > tiny, rest, xp.full_like(rest, tiny)))
+def _root(x: Array, cap: float | None) -> Array:
+    """Return sqrt(x) for x >= 0, with a derivative of at most ``cap``; without, 0 at x = 0.
+
+    Below x = 1 / (4 cap^2), where the derivative 1 / (2 sqrt(x)) would pass the cap, the line
+    cap x carries the derivative and a constant the value.
+    """
+    xp = arrays.namespace(x)
+    tiny = float(xp.finfo(x.dtype).smallest_normal)
+    least = tiny if cap is None else max(tiny, 0.25 / cap**2)
+    root = xp.sqrt(xp.where(x > least, x, xp.full_like(x, least)))
+    if cap is None:
+        return root
+    fixed = backend.of(x).stop_gradient(x)
+    line = cap * x + (xp.sqrt(xp.where(fixed > 0, fixed, xp.zeros_like(fixed))) - cap * fixed)
+    return xp.where(x > least, root, line)

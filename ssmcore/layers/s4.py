@@ -12,36 +12,33 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ssmcore import arrays
-from ssmcore.errors import check_choice
-from ssmcore.initialization import log_uniform_timescale, nplr
-from ssmcore.layers._continuous import (
-    check_copies,
-    check_even,
-    check_steps,
-    complex_normal,
-    half_spectrum,
-    pairs,
-    tiled,
-)
-from ssmcore.layers._options import ParamGroup, check_count, check_positive, hyperparameters
+from ssmcore.initialization import NPLR, low_rank_correction, nplr, s4d_eigenvalues
+from ssmcore.layers._continuous import check_copies
+from ssmcore.layers._options import check_count, hyperparameters
+from ssmcore.layers._per_channel import PerChannel
 from ssmcore.layers._spectrum import dense_eigenvalues
-from ssmcore.layers.base import Layer
 from ssmcore.systems import DPLRSystem
 from ssmcore.typing import Array, Params
 
 __all__ = ["S4"]
 
+NORMAL_PLUS_LOW_RANK = (
+    "legs", "legt", "lagt", "fout", "legsd", "foud", "fourier_decay", "fourier2"
+)  # fmt: skip
+DIAGONAL = ("diag-lin", "diag-inv", "diag-inv2", "diag-quad", "diag-legs", "diag-real")
+
 
 @hyperparameters
-class S4(Layer):
+class S4(PerChannel):
     """S4: H diagonal-plus-low-rank systems, one per channel.
 
     lambda = -exp(A_log_real) + i A_imag, A = diag(lambda) - P P*, dt = dt_scale exp(log_dt),
     A_bar = (I - dt/2 A)^-1 (I + dt/2 A), B_bar = (I - dt/2 A)^-1 dt B, y = 2 Re(C x) + D u.
 
-    Parameters: log_dt (H), A_log_real (S, N), A_imag (S, N), P (rank, S, N, 2), B (S, N, 2),
-    C (H, N, 2), D (H), with N = d_state / 2 and S = n_ssm. C is the true output vector, whatever
-    the sequence length. A is Hurwitz by construction.
+    Parameters: log_dt (H) or (H, N), A_log_real (S, N), A_imag (S, N), P (rank, S, N, 2),
+    B (S, N, 2), C (F, N, 2), D (F), with N = d_state / 2, S = n_ssm, F = channels H. C is the true
+    output vector, whatever the sequence length. A is Hurwitz by construction. With a transform f
+    other than the default, log_dt, A_log_real and A_imag hold f^-1 of their quantity.
 
     The system is formed and run in the widest float type the library offers, because the
     sensitivity of A_bar^L to rounding grows with L; inputs, outputs and states keep the dtype of
@@ -53,19 +50,32 @@ class S4(Layer):
         Channels H.
     d_state : int
         Real state size per channel, even.
-    rank : int
-        Rank of the correction; "legt" needs 2.
-    initialization : "legs", "legt", "lagt" or "fout"
+    initialization : str
+        "legs", "legt" (rank 2), "lagt", "fout", "legsd", "foud", "fourier_decay", "fourier2", see
+        `ssmcore.initialization.hippo`; "diag-lin", "diag-inv", "diag-inv2", "diag-quad",
+        "diag-legs", "diag-real", the spectra of S4D with P = 0 (P stays a parameter); or the
+        sets "hippo" (legs, fout), "diag" (inv, lin), "all" (both), shared out over the copies.
     n_ssm : int or None
-        Separate copies of (A, P, B), tiled over the channels; None means one per channel.
+        Separate copies S of (A, P, B), tiled over the channels; None means one per channel.
+    channels : int
+        Outputs per channel: y is (..., L, channels H), channel-major. A and B are shared.
     dt_min, dt_max : float
         Range of the log-uniform initial step size.
+    dt_tie : bool
+        One step size per channel; False gives each state its own: x' = T (A x + B u) with
+        T = diag(dt). The state is then T^-1/2 x.
+    dt_transform, real_transform, imag_transform : str
+        How dt, -Re lambda, Im lambda come from what is stored: "exp", "softplus", "relu"
+        (max(x, 0) + 1e-4), "sigmoid", and, but for dt, "none". With real_transform="none" nothing
+        keeps Re lambda negative.
     deterministic : bool
         Step sizes evenly spaced in the logarithm and C = V* e_0 instead of random ones.
     b_clip : float or None
         Bound on |Im B|, as in the original; None leaves B alone.
     dt_scale : float
         Factor on the step size: the input's sampling interval over that of training.
+    rank : int
+        Rank of the correction; "legt" needs 2.
 
     Examples
     --------
@@ -76,90 +86,61 @@ class S4(Layer):
     (5, 2)
     """
 
-    d_state: int = 64
-    rank: int = 1
     initialization: str = "legs"
-    n_ssm: int | None = None
-    dt_min: float = 1e-3
-    dt_max: float = 0.1
-    deterministic: bool = False
-    b_clip: float | None = 2.0
-    dt_scale: float = 1.0
+    rank: int = 1
 
-    INITS: ClassVar = ("legs", "legt", "lagt", "fout")
+    INITS: ClassVar = (*NORMAL_PLUS_LOW_RANK, *DIAGONAL)
+    SETS: ClassVar = {
+        "hippo": ("legs", "fout"),
+        "diag": ("diag-inv", "diag-lin"),
+        "all": ("legs", "fout", "diag-inv", "diag-lin"),
+    }
 
     def _check_options(self) -> None:
-        check_even(self.name, self.d_state)
+        super()._check_options()
         check_count(self.name, rank=self.rank)
-        check_copies(self.name, self.n_ssm, self.d_model)
-        check_steps(self.name, self.dt_min, self.dt_max, self.dt_scale)
-        check_choice(self.name, "initialization", self.initialization, self.INITS)
-        if self.b_clip is not None:
-            check_positive(self.name, b_clip=self.b_clip)
         if self.initialization == "legt":
-            nplr("legt", 2, self.rank)
+            low_rank_correction("legt", 2, self.rank)
 
     def shapes(self) -> dict[str, Any]:
         """Return the shape of every parameter."""
-        H, N = self.d_model, self.d_state // 2
-        S = check_copies(self.name, self.n_ssm, H)
-        return {
-            "log_dt": (H,),
-            "A_log_real": (S, N),
-            "A_imag": (S, N),
-            "P": (self.rank, S, N, 2),
-            "B": (S, N, 2),
-            "C": (H, N, 2),
-            "D": (H,),
-        }
-
-    def state_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return {"x_s4": (H, N, 2)}."""
-        return {self._state_name: (self.d_model, self.d_state // 2, 2)}
+        shapes = super().shapes()
+        return shapes | {"P": (self.rank, *shapes["B"])}
 
     def _draw(self, rng: np.random.Generator) -> Params:
-        H, N = self.d_model, self.d_state // 2
-        S = check_copies(self.name, self.n_ssm, H)
-        form = nplr(self.initialization, self.d_state, self.rank, b_clip=self.b_clip)
-        decay = np.maximum(-form.Lambda.real, 1e-4)  # LegT, LagT, FouT: 0, which exp cannot reach
-        return {
-            "log_dt": np.linspace(np.log(self.dt_min), np.log(self.dt_max), H)
-            if self.deterministic
-            else log_uniform_timescale(rng, (H,), self.dt_min, self.dt_max),
-            "A_log_real": np.tile(np.log(decay), (S, 1)),
-            "A_imag": np.tile(form.Lambda.imag, (S, 1)),
-            "P": np.tile(pairs(form.P)[:, None], (1, S, 1, 1)),
-            "B": np.tile(pairs(form.B), (S, 1, 1)),
-            "C": np.tile(pairs(np.conj(form.V[0])), (H, 1, 1))
-            if self.deterministic
-            else complex_normal(rng, (H, N)),
-            "D": rng.standard_normal(H),
-        }
+        share = check_copies(self.name, self.n_ssm, self.d_model) // len(self._members)
+        forms = [form for name in self._members for form in [self._form(name)] * share]
+        Lambda, B, e_0 = (
+            np.stack(x) for x in zip(*((f.Lambda, f.B, f.V[0].conj()) for f in forms), strict=True)
+        )
+        P = np.stack([f.P for f in forms], axis=1)
+        return {**self._start(rng, Lambda, B, e_0), "P": arrays.split(P)}
 
-    def param_groups(self) -> list[ParamGroup]:
-        """Step size and dynamics: own small learning rate, no decay; C and D: the global ones."""
-        dynamics = ("log_dt", "A_log_real", "A_imag", "P", "B")
-        return [
-            ParamGroup(dynamics, weight_decay=False, lr=1e-3),
-            ParamGroup(("C", "D"), weight_decay=True),
-        ]
+    def _form(self, name: str) -> NPLR:
+        """Return (Lambda, P, B, V) of one copy."""
+        if name.startswith("diag-"):
+            form = nplr("legs", self.d_state, self.rank, b_clip=self.b_clip)
+            B = form.B if name == "diag-legs" else np.ones_like(form.B)
+            Lambda = s4d_eigenvalues(name.removeprefix("diag-"), self.d_state)
+            return NPLR(
+                Lambda, np.zeros_like(form.P), B, np.eye(*form.V.shape, dtype=np.complex128)
+            )
+        return nplr(name, self.d_state, self.rank, b_clip=self.b_clip)
 
     def _system(self, params: Params, u: Array | None, fresh: Array | None) -> DPLRSystem:
         xp = arrays.namespace(params["D"])
         wide = arrays.widest_real(params["D"])
         p = arrays.tree_map(lambda x: xp.astype(x, wide, copy=False), params)
-        copies = self.d_model // p["A_imag"].shape[0]
-        return DPLRSystem(
-            dt=xp.exp(p["log_dt"]) * self.dt_scale,
-            Lambda=tiled(half_spectrum(p), copies),
-            P=tiled(arrays.join(p["P"]), copies, axis=1),
-            B=tiled(arrays.join(p["B"]), copies),
-            C=arrays.join(p["C"]),
-            D=p["D"],
-        )
+        dt, Lambda, C = self._dt(p), self._Lambda(p), arrays.join(p["C"])
+        P, B = self._rows(arrays.join(p["P"]), axis=1), self._rows(arrays.join(p["B"]))
+        if not self.dt_tie:  # T^-1/2 (T A) T^1/2 = T Lambda - (T^1/2 P)(T^1/2 P)*
+            root = xp.sqrt(dt)
+            Lambda, P, B, C = dt * Lambda, root * P, root * B, C * root
+            dt = xp.ones_like(dt[:, 0])
+        return DPLRSystem(dt=dt, Lambda=Lambda, P=P, B=B, C=C, D=p["D"])
 
     def eigenvalues(self, params: Params, u: Array | None = None) -> Array:
-        """Return all d_state eigenvalues of A_bar per channel, (H, 2N) complex, sorted.
+        """Return all d_state eigenvalues of A_bar per feature, (F, 2N) complex, sorted.
 
         Computed on the host in float64, for d_state up to 16 only: the diagonaliser of a HiPPO
         matrix has entries near 2^(4 d_state / 3) (S4, Lemma 3.2), so that beyond nothing of the

@@ -13,18 +13,11 @@ import numpy as np
 from ssmcore import arrays
 from ssmcore.discretization import apply_method
 from ssmcore.errors import SSMError, check_choice
-from ssmcore.initialization import log_uniform_timescale, nplr, s4d_eigenvalues
-from ssmcore.layers._continuous import (
-    check_copies,
-    check_even,
-    check_steps,
-    complex_normal,
-    half_spectrum,
-    pairs,
-    tiled,
-)
-from ssmcore.layers._options import ParamGroup, check_number, check_positive, hyperparameters
-from ssmcore.layers.base import Layer
+from ssmcore.initialization import nplr, s4d_eigenvalues, s4d_input_vector
+from ssmcore.layers._continuous import check_copies, check_flag
+from ssmcore.layers._options import check_number, check_positive, hyperparameters
+from ssmcore.layers._per_channel import PerChannel
+from ssmcore.layers._transforms import transform
 from ssmcore.systems import DiagonalSystem
 from ssmcore.typing import Array, Params
 
@@ -32,14 +25,16 @@ __all__ = ["S4D"]
 
 
 @hyperparameters
-class S4D(Layer):
+class S4D(PerChannel):
     """S4D: H diagonal systems, one per channel.
 
     lambda = -exp(A_log_real) + i A_imag, dt = dt_scale exp(log_dt),
     a = e^{dt lambda}, b = (e^{dt lambda} - 1)/lambda B (zoh), y = 2 Re(C x) + D u.
 
-    Parameters: log_dt (H) or (H, N), A_log_real (S, N), A_imag (S, N), B (S, N, 2), C (H, N, 2),
-    D (H), with N = d_state / 2 and S = n_ssm.
+    Parameters: log_dt (H) or (H, N), A_log_real (S, N), A_imag (S, N), B (S, N, 2), C (F, N, 2),
+    D (F), with N = d_state / 2, S = n_ssm, F = channels H. With ``is_real`` all is real: no A_imag,
+    B (S, N), C (F, N), N = d_state, y = C x + D u. With a transform f other than the default,
+    log_dt, A_log_real and A_imag hold f^-1 of their quantity.
 
     Attributes
     ----------
@@ -47,21 +42,37 @@ class S4D(Layer):
         Channels H.
     d_state : int
         Real state size per channel, even; 32 pairs for the default 64.
-    initialization : "lin", "inv", "inv2", "quad", "legs" or "real"
-        Initial eigenvalues.
-    discretization : "zoh" or "bilinear"
+    initialization : "lin", "inv", "inv2", "quad", "legs", "real", "rand" or "diag"
+        Initial eigenvalues, see `ssmcore.initialization.s4d_eigenvalues`; "diag" is the set of
+        inv and lin, shared out over the copies.
     n_ssm : int or None
-        Separate copies of (A, B), tiled over the channels; None means one per channel.
+        Separate copies S of (A, B), tiled over the channels; None means one per channel.
+    channels : int
+        Outputs per channel: y is (..., L, channels H), channel-major. A and B are shared.
     dt_min, dt_max : float
         Range of the log-uniform initial step size.
     dt_tie : bool
         One step size per channel; False gives each state its own.
-    real_scale, imag_scale : float
-        Factors on the initial real and imaginary parts.
+    dt_transform, real_transform, imag_transform : str
+        How dt, -Re lambda, Im lambda come from what is stored: "exp", "softplus", "relu"
+        (max(x, 0) + 1e-4), "sigmoid", and, but for dt, "none". With real_transform="none" nothing
+        keeps Re lambda negative.
+    deterministic : bool
+        Step sizes evenly spaced in the logarithm and C = V* e_0 instead of random ones; V is the
+        identity but for "legs".
     b_clip : float or None
-        Bound on |Im B| for ``legs``, as in the original; None leaves B alone.
+        Bound on |Im B| for "legs", as in the original; None leaves B alone.
     dt_scale : float
         Factor on the step size: the input's sampling interval over that of training.
+    discretization : "zoh" or "bilinear"
+    b_initialization : "constant", "random", "alternating", "unit-cw" or "unit-ccw"
+        Initial B, see `ssmcore.initialization.s4d_input_vector`; "legs" has its own.
+    real_scale, imag_scale : float
+        Factors on the initial real and imaginary parts.
+    real_random, imag_random : bool
+        Random initial parts instead of the fixed ones.
+    is_real : bool
+        Real eigenvalues, states and output vectors, without a factor 2; needs "real".
 
     Examples
     --------
@@ -72,88 +83,107 @@ class S4D(Layer):
     (5, 2)
     """
 
-    d_state: int = 64
     initialization: str = "lin"
     discretization: str = "zoh"
-    n_ssm: int | None = None
-    dt_min: float = 1e-3
-    dt_max: float = 0.1
-    dt_tie: bool = True
+    b_initialization: str = "constant"
     real_scale: float = 1.0
     imag_scale: float = 1.0
-    b_clip: float | None = 2.0
-    dt_scale: float = 1.0
+    real_random: bool = False
+    imag_random: bool = False
+    is_real: bool = False
 
-    INITS: ClassVar = ("lin", "inv", "inv2", "quad", "legs", "real")
+    INITS: ClassVar = ("lin", "inv", "inv2", "quad", "legs", "real", "rand")
+    SETS: ClassVar = {"diag": ("inv", "lin")}
 
     def _check_options(self) -> None:
-        check_even(self.name, self.d_state)
-        check_copies(self.name, self.n_ssm, self.d_model)
-        check_steps(self.name, self.dt_min, self.dt_max, self.dt_scale)
-        check_choice(self.name, "initialization", self.initialization, self.INITS)
-        if self.b_clip is not None:
-            check_positive(self.name, b_clip=self.b_clip)
+        super()._check_options()
+        if self.discretization == "dss":
+            msg = (
+                f"{self.name}: discretization is 'dss', which normalises the kernel by a sum over "
+                "the sequence: no state space system has it; expected 'zoh' or 'bilinear'"
+            )
+            raise SSMError(msg)
         check_choice(self.name, "discretization", self.discretization, ("zoh", "bilinear"))
+        s4d_input_vector(self.b_initialization, 2, rng=np.random.default_rng(0))
         check_positive(self.name, real_scale=self.real_scale)
         check_number(self.name, imag_scale=self.imag_scale)
-        if self.dt_tie not in (True, False):
-            msg = f"{self.name}: dt_tie is {self.dt_tie!r}; expected True or False"
+        check_flag(self.name, real_random=self.real_random, imag_random=self.imag_random)
+        check_flag(self.name, is_real=self.is_real)
+        if self.is_real and self.initialization != "real":
+            msg = (
+                f"{self.name}: is_real is True with initialization {self.initialization!r}; "
+                "expected initialization 'real'"
+            )
             raise SSMError(msg)
+
+    @property
+    def _stored(self) -> int:
+        return self.d_state if self.is_real else self.d_state // 2
 
     def shapes(self) -> dict[str, Any]:
         """Return the shape of every parameter."""
-        H, N = self.d_model, self.d_state // 2
-        S = check_copies(self.name, self.n_ssm, H)
-        return {
-            "log_dt": (H,) if self.dt_tie else (H, N),
-            "A_log_real": (S, N),
-            "A_imag": (S, N),
-            "B": (S, N, 2),
-            "C": (H, N, 2),
-            "D": (H,),
-        }
+        shapes = super().shapes()
+        if self.is_real:
+            del shapes["A_imag"]
+            shapes |= {"B": shapes["B"][:-1], "C": shapes["C"][:-1]}
+        return shapes
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return {"x_s4d": (H, N, 2)}."""
-        return {self._state_name: (self.d_model, self.d_state // 2, 2)}
+        """Return {"x_s4d": (F, N, 2)}, or (F, N) when ``is_real``."""
+        states = super().state_shapes()
+        return {k: s[:-1] for k, s in states.items()} if self.is_real else states
 
     def _draw(self, rng: np.random.Generator) -> Params:
-        shapes = self.shapes()
-        S, N = shapes["A_imag"]
-        eigenvalues = s4d_eigenvalues(
-            self.initialization,
-            self.d_state,
+        share = check_copies(self.name, self.n_ssm, self.d_model) // len(self._members)
+        copies = [copy for name in self._members for copy in self._copies(name, share, rng)]
+        Lambda, B, e_0 = (np.stack(x) for x in zip(*copies, strict=True))
+        params = self._start(rng, Lambda, B, e_0)
+        if self.is_real:
+            del params["A_imag"]
+            unit = 1.0 if self.deterministic else np.sqrt(2.0)  # variance 1 in one part
+            params |= {"B": params["B"][..., 0], "C": params["C"][..., 0] * unit}
+        return params
+
+    def _copies(self, name: str, share: int, rng: np.random.Generator) -> list[Any]:
+        """Return ``share`` copies of an initialisation, each with its own random numbers."""
+        random = self.real_random or self.imag_random or self.b_initialization == "random"
+        if random or name == "rand":
+            return [self._copy(name, rng) for _ in range(share)]
+        return [self._copy(name, rng)] * share
+
+    def _copy(self, name: str, rng: np.random.Generator) -> tuple[Any, Any, Any]:
+        """Return Lambda, B and V* e_0 (N) of one copy."""
+        size = 2 * self._stored
+        Lambda = s4d_eigenvalues(
+            name,
+            size,
             real_scale=self.real_scale,
             imag_scale=self.imag_scale,
+            real_random=self.real_random,
+            imag_random=self.imag_random,
+            rng=rng,
         )
-        B = np.ones(N)
-        if self.initialization == "legs":
-            B = nplr("legs", self.d_state, b_clip=self.b_clip).B
-        return {
-            "log_dt": log_uniform_timescale(rng, shapes["log_dt"], self.dt_min, self.dt_max),
-            "A_log_real": np.tile(np.log(-eigenvalues.real), (S, 1)),
-            "A_imag": np.tile(eigenvalues.imag, (S, 1)),
-            "B": np.tile(pairs(B), (S, 1, 1)),
-            "C": complex_normal(rng, (self.d_model, N)),
-            "D": rng.standard_normal(self.d_model),
-        }
-
-    def param_groups(self) -> list[ParamGroup]:
-        """Step size and dynamics: own small learning rate, no decay; C and D: the global ones."""
-        return [
-            ParamGroup(("log_dt", "A_log_real", "A_imag", "B"), weight_decay=False, lr=1e-3),
-            ParamGroup(("C", "D"), weight_decay=True),
-        ]
+        if name == "legs":
+            form = nplr("legs", size, b_clip=self.b_clip)
+            return Lambda, form.B, form.V[0].conj()
+        B = s4d_input_vector(self.b_initialization, size, rng=rng)
+        return Lambda, B, np.eye(1, self._stored, dtype=complex)[0]
 
     def _system(self, params: Params, u: Array | None, fresh: Array | None) -> DiagonalSystem:
-        copies = self.d_model // params["A_imag"].shape[0]
-        dt = arrays.namespace(params["D"]).exp(params["log_dt"]) * self.dt_scale
+        dt = self._dt(params)
         dt = dt[:, None] if self.dt_tie else dt
-        a, gain = apply_method(tiled(half_spectrum(params), copies), dt, self.discretization)
-        B = gain * tiled(arrays.join(params["B"]), copies)
-        return DiagonalSystem(a, B, arrays.join(params["C"]), params["D"], pairs=True)
+        Lambda, B, C = self._continuous(params)
+        a, gain = apply_method(Lambda, dt, self.discretization)
+        return DiagonalSystem(a, gain * B, C, params["D"], pairs=not self.is_real)
+
+    def _continuous(self, params: Params) -> tuple[Array, Array, Array]:
+        """Return lambda, B, C (F, N), real when ``is_real``."""
+        if self.is_real:
+            decay = transform(params["A_log_real"], self.real_transform)
+            return self._rows(-decay), self._rows(params["B"]), params["C"]
+        return self._Lambda(params), self._rows(arrays.join(params["B"])), arrays.join(params["C"])
 
     def eigenvalues(self, params: Params, u: Array | None = None) -> Array:
-        """Return the stored eigenvalues of A_bar, (H, N) complex; their conjugates belong too."""
+        """Return the stored eigenvalues of A_bar, (F, N); if complex, their conjugates too."""
         self._check_params(params)
         return self._system(params, None, None).a

@@ -19,7 +19,7 @@ from ssmcore.initialization import (
     s5_input_matrix,
     s5_output_matrix,
 )
-from ssmcore.layers._continuous import check_steps, pairs
+from ssmcore.layers._continuous import check_steps
 from ssmcore.layers._options import ParamGroup, check_count, hyperparameters
 from ssmcore.layers.base import Layer
 from ssmcore.systems import DiagonalSystem
@@ -132,8 +132,8 @@ class S5(Layer):
             "log_dt": log_uniform_timescale(rng, (self._stored,), self.dt_min, self.dt_max),
             "Lambda_re": Lambda.real,
             "Lambda_im": Lambda.imag,
-            "B": pairs(s5_input_matrix(rng, Vinv, H)),
-            "C": pairs(s5_output_matrix(rng, V, H, self.output_initialization)),
+            "B": arrays.split(s5_input_matrix(rng, Vinv, H)),
+            "C": arrays.split(s5_output_matrix(rng, V, H, self.output_initialization)),
             "D": rng.standard_normal(H),
         }
 

@@ -46,18 +46,19 @@ from ssmcore.typing import Array
 
 __all__ = ["OracleResult", "eigenvalues", "run"]
 
-# One letter an axis: H channels, N or P stored states, S rows tiled over the channels, r rank of
-# the correction, R rank of dt, X = R + 2N, h heads, b = H / h, 2 real and imaginary part.
+# One letter an axis: H channels, F = channels H features, N or P stored states, S rows tiled over
+# the features, r rank of the correction, R rank of dt, X = R + 2N, h heads, b = H / h, 2 real and
+# imaginary part.
 SHAPES: dict[str, dict[str, tuple[str, ...]]] = {
-    "LSSL": {"log_dt": ("H",), "A": ("NN", "HNN"), "B": ("N", "HN"), "C": ("HN",), "D": ("H",)},
+    "LSSL": {"log_dt": ("H",), "A": ("NN", "HNN"), "B": ("N", "HN"), "C": ("FN",), "D": ("F",)},
     "S4": {
-        "log_dt": ("H",),
+        "log_dt": ("H", "HN"),
         "A_log_real": ("SN",),
         "A_imag": ("SN",),
         "P": ("rSN2",),
-        "B": ("SN2",),
-        "C": ("HN2",),
-        "D": ("H",),
+        "B": ("SN2", "SN"),
+        "C": ("FN2", "FN"),
+        "D": ("F",),
     },
     "S5": {
         "log_dt": ("P",),
@@ -91,14 +92,15 @@ SHAPES: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 SHAPES["S4D"] = {name: axes for name, axes in SHAPES["S4"].items() if name != "P"}
+STORED = {"dt_transform": "exp", "real_transform": "exp", "imag_transform": "none"}
 OPTIONS: dict[str, dict[str, Any]] = {
     "LSSL": {"dt_scale": 1.0},
-    "S4": {"dt_scale": 1.0},
-    "S4D": {"dt_scale": 1.0, "discretization": "zoh"},
+    "S4": {"dt_scale": 1.0, **STORED},
+    "S4D": {"dt_scale": 1.0, "discretization": "zoh", "is_real": False, **STORED},
     "S5": {"dt_scale": 1.0, "discretization": "zoh", "conj_sym": True, "clip_eigs": False},
     "LRU": {},
     "S6": {"dt_scale": 1.0, "discretization": "mamba"},
-    "RGLRU": {"c": 8.0, "first_step_reset": True},
+    "RGLRU": {"c": 8.0, "first_step_reset": True, "root_offset": 0.0},
 }
 
 
@@ -154,9 +156,13 @@ def _check_shapes(model: str, p: Mapping[str, Real]) -> None:
             raise SSMError(msg)
         sizes |= found
     bad_x = "X" in sizes and sizes["X"] != sizes["R"] + 2 * sizes["N"]
+    bad_f = "F" in sizes and sizes["F"] % sizes["H"]
     bad_h = "h" in sizes and sizes["H"] != sizes["h"] * sizes["b"]
-    if bad_x or bad_h:
-        msg = f"oracle: {model} parameters have sizes {sizes}; expected X = R + 2N, H = h b"
+    if bad_x or bad_h or bad_f:
+        msg = (
+            f"oracle: {model} parameters have sizes {sizes}; expected X = R + 2N, H = h b, "
+            "F a multiple of H"
+        )
         raise SSMError(msg)
 
 
@@ -165,6 +171,8 @@ def _check_model(
 ) -> tuple[dict[str, Real], dict[str, Any]]:
     check_choice("oracle", "model", model, SHAPES)
     p, expected = _flatten(params), set(SHAPES[model])
+    if options.get("is_real"):
+        p["A_imag"] = np.zeros_like(p["A_log_real"])
     if set(p) != expected:
         missing, unknown = sorted(expected - set(p)), sorted(set(p) - expected)
         msg = f"oracle: {model} parameters lack {missing} and have unknown {unknown}"
@@ -181,7 +189,8 @@ def _check_model(
 
 def _check_input(model: str, p: Mapping[str, Real], u: Array) -> Real:
     sequence = _as_real("u", u)
-    features = p["a_param" if model == "RGLRU" else "D"].shape[0]
+    width = {"RGLRU": "a_param", "S4": "log_dt", "S4D": "log_dt", "LSSL": "log_dt"}.get(model, "D")
+    features = p[width].shape[0]
     if sequence.ndim < 2 or sequence.shape[-1] != features:
         msg = f"oracle: u has shape {sequence.shape}; {model} here needs (..., L, {features})"
         raise SSMError(msg)
@@ -259,10 +268,13 @@ def run(
     u : array (..., L, H) real
     options : dict
         ``dt_scale`` (all but LRU, RGLRU); ``discretization`` (S4D, S5: "zoh", "bilinear"; S6:
-        "mamba", "zoh"); ``conj_sym``, ``clip_eigs`` (S5); ``c``, ``first_step_reset`` (RGLRU).
+        "mamba", "zoh"); ``dt_transform``, ``real_transform``, ``imag_transform`` (S4, S4D);
+        ``is_real`` (S4D); ``conj_sym``, ``clip_eigs`` (S5); ``c``, ``first_step_reset``,
+        ``root_offset`` (RGLRU).
     state : dict, optional
-        ``{"x": array}`` ("h" for RGLRU): (..., H, N) complex for S4 and S4D, real for S6 and
-        LSSL; (..., P) complex for S5 and LRU; (..., H) real for RGLRU. Zero when absent.
+        ``{"x": array}`` ("h" for RGLRU): (..., F, N) complex for S4 and S4D, real for S6, LSSL
+        and with ``is_real``; (..., P) complex for S5 and LRU; (..., H) real for RGLRU. Of S4 with
+        a step size a state it is T^-1/2 x, T = diag(dt). Zero when absent.
     reset : array (..., L) bool, optional
         Where the state before the step is replaced by zero.
     lengths : array (...) int, optional
@@ -300,7 +312,8 @@ def run(
     if model == "RGLRU" and filled["first_step_reset"] and state is None:
         restart[..., :1] = True
     key = "h" if model == "RGLRU" else "x"
-    dtype = np.dtype(np.float64 if model in ("LSSL", "S6", "RGLRU") else np.complex128)
+    real = model in ("LSSL", "S6", "RGLRU") or filled.get("is_real", False)
+    dtype = np.dtype(np.float64 if real else np.complex128)
     x = _initial_state(key, (*batch, *state_shape(model, p)), dtype, state)
     with np.errstate(invalid="ignore"):  # NaN in, NaN out, without a warning: padding may be NaN
         recurrence = BUILDERS[model](p, sequence, filled, restart)

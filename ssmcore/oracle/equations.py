@@ -81,19 +81,39 @@ def _tile(rows: Numbers, features: int) -> Numbers:
     return tiled
 
 
+def _channels(u: Real, p: Given) -> Real:
+    """The input of every feature: channel f mod H of u for feature f."""
+    return np.moveaxis(_tile(np.moveaxis(u, -1, 0), p["D"].shape[0]), 0, -1)
+
+
+TRANSFORMS: dict[str, Callable[[Real], Real]] = {
+    "none": lambda x: x,
+    "exp": np.exp,
+    "softplus": lambda x: np.log1p(np.exp(-np.abs(x))) + np.maximum(x, 0),
+    "sigmoid": lambda x: 0.5 * (1 + np.tanh(x / 2)),
+    "relu": lambda x: np.maximum(x, 0) + 1e-4,
+}
+
+
 def _step_size(p: Given, options: Options) -> Real:
-    return np.exp(p["log_dt"]) * float(options["dt_scale"])
+    """dt of every feature, (F) or (F, N)."""
+    dt = TRANSFORMS[options.get("dt_transform", "exp")](p["log_dt"]) * float(options["dt_scale"])
+    return _tile(dt, p["D"].shape[0]) if "A" in p or "A_log_real" in p else dt
 
 
-def _s4_eigenvalues(p: Given) -> Numbers:
-    lam: Numbers = -np.exp(p["A_log_real"]) + 1j * p["A_imag"]
+def _s4_eigenvalues(p: Given, options: Options) -> Numbers:
+    decay = TRANSFORMS[options["real_transform"]](p["A_log_real"])
+    lam: Numbers = -decay + 1j * TRANSFORMS[options["imag_transform"]](p["A_imag"])
     return _tile(lam, p["D"].shape[0])
 
 
 def s4_system(p: Given, options: Options) -> tuple[Numbers, Numbers]:
-    """A_bar (H, 2N, 2N) and B_bar (H, 2N) on all conjugate states: A = diag(lam) - P P^*."""
+    """A_bar (F, 2N, 2N) and B_bar (F, 2N) on all conjugate states: A = diag(lam) - P P^*.
+
+    With a step size a state, T = diag(dt), in the coordinates T^-1/2 x: T^1/2 A T^1/2.
+    """
     features = p["D"].shape[0]
-    lam = _s4_eigenvalues(p)
+    lam = _s4_eigenvalues(p, options)
     lam = np.concatenate([lam, lam.conj()], axis=-1)
     B = _tile(_complex(p["B"]), features)
     B = np.concatenate([B, B.conj()], axis=-1)
@@ -101,30 +121,38 @@ def s4_system(p: Given, options: Options) -> tuple[Numbers, Numbers]:
     for P in _complex(p["P"]):
         column = _tile(np.concatenate([P, P.conj()], axis=-1), features)
         A = A - column[:, :, None] * column.conj()[:, None, :]
-    return _bilinear(A, B, _step_size(p, options))
+    dt = _step_size(p, options)
+    if dt.ndim == 1:
+        return _bilinear(A, B, dt)
+    root = np.sqrt(np.concatenate([dt, dt], axis=-1))
+    return _bilinear(root[:, :, None] * A * root[:, None, :], root * B, np.ones(features))
 
 
 def _s4(p: Given, u: Real, options: Options, reset: Numbers) -> Recurrence:
     A_bar, B_bar = s4_system(p, options)
     stored = A_bar.shape[-1] // 2
-    rows, C = A_bar[:, :stored], _complex(p["C"])
+    rows, C, v = A_bar[:, :stored], _complex(p["C"]), _channels(u, p)
+    dt = _step_size(p, options)
+    C = C if dt.ndim == 1 else C * np.sqrt(dt)
 
     def advance(_: int, x: Numbers) -> Numbers:
         both = np.concatenate([x, x.conj()], axis=-1)
         product: Numbers = (rows @ both[..., None])[..., 0]
         return product
 
-    drive = B_bar[:, :stored] * u[..., None]
-    return Recurrence(advance, drive, lambda x: 2 * (C * x).sum(-1).real + p["D"] * u)
+    drive = B_bar[:, :stored] * v[..., None]
+    return Recurrence(advance, drive, lambda x: 2 * (C * x).sum(-1).real + p["D"] * v)
 
 
 def _s4d(p: Given, u: Real, options: Options, reset: Numbers) -> Recurrence:
     lam_bar, factor = lti_eigenvalues("S4D", p, options)
-    B_bar, C = factor * _tile(_complex(p["B"]), u.shape[-1]), _complex(p["C"])
+    v = _channels(u, p)
+    B, C = (p["B"], p["C"]) if options["is_real"] else (_complex(p["B"]), _complex(p["C"]))
+    scale = 1 if options["is_real"] else 2
     return Recurrence(
         lambda _, x: lam_bar * x,
-        B_bar * u[..., None],
-        lambda x: 2 * (C * x).sum(-1).real + p["D"] * u,
+        factor * _tile(B, v.shape[-1]) * v[..., None],
+        lambda x: scale * (C * x).sum(-1).real + p["D"] * v,
     )
 
 
@@ -145,19 +173,21 @@ def _s5_or_lru(name: str) -> Callable[..., Recurrence]:
 
 
 def lssl_system(p: Given, options: Options) -> tuple[Numbers, Numbers]:
-    """A_bar (H, N, N) and B_bar (H, N), real."""
-    features, states = p["C"].shape
-    A = np.broadcast_to(p["A"], (features, states, states))
-    B = np.broadcast_to(p["B"], (features, states))
+    """A_bar (F, N, N) and B_bar (F, N), real."""
+    features = len(p["C"])
+    A, B = (
+        _tile(x if x.ndim == axes else x[None], features) for x, axes in ((p["A"], 3), (p["B"], 2))
+    )
     return _bilinear(A, B, _step_size(p, options))
 
 
 def _lssl(p: Given, u: Real, options: Options, reset: Numbers) -> Recurrence:
     A_bar, B_bar = lssl_system(p, options)
+    v = _channels(u, p)
     return Recurrence(
         lambda _, x: (A_bar @ x[..., None])[..., 0],
-        B_bar * u[..., None],
-        lambda x: (p["C"] * x).sum(-1) + p["D"] * u,
+        B_bar * v[..., None],
+        lambda x: (p["C"] * x).sum(-1) + p["D"] * v,
     )
 
 
@@ -187,7 +217,8 @@ def _rglru(p: Given, u: Real, options: Options, reset: Numbers) -> Recurrence:
     s = float(options["c"]) * gate("a_gate") * np.logaddexp(0.0, p["a_param"])
     fresh = reset[..., None]
     a = np.where(fresh, 0.0, np.exp(-s))
-    multiplier = np.where(fresh, 1.0, np.sqrt((1 + np.exp(-2 * s)) * np.tanh(s)))
+    square = (1 + np.exp(-2 * s)) * np.tanh(s) + float(options["root_offset"])
+    multiplier = np.where(fresh, 1.0, np.sqrt(square))
     a_first = _time_first(a, u)
     return Recurrence(lambda t, h: a_first[t] * h, multiplier * gate("input_gate") * u, lambda h: h)
 
@@ -221,7 +252,9 @@ def lti_eigenvalues(model: str, p: Given, options: Options) -> tuple[Numbers, Nu
         return lam_bar, np.exp(p["gamma_log"])
     dt = _step_size(p, options)
     if model == "S4D":
-        return _discretize_diagonal(_s4_eigenvalues(p), dt[:, None], options["discretization"])
+        lam = _s4_eigenvalues(p, options)
+        lam = lam.real if options["is_real"] else lam
+        return _discretize_diagonal(lam, dt.reshape(len(lam), -1), options["discretization"])
     real = p["Lambda_re"]
     if options["clip_eigs"]:
         real = np.minimum(real, S5_LARGEST_REAL_PART)

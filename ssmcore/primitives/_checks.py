@@ -16,8 +16,10 @@ __all__ = [
     "check_precision",
     "check_reset",
     "check_shape",
+    "readable",
 ]
 
+OPTIONAL = ("D", "bias", "initial", "state")
 ALLOWED = ("float32", "float64", "complex64", "complex128")
 
 
@@ -28,9 +30,17 @@ def check_array(owner: str, name: str, x: object) -> None:
         raise SSMError(msg)
 
 
+def readable(x: Array) -> bool:
+    """Whether the values of ``x`` can be looked at without waiting for a device or a compiler."""
+    return backend.of(x).concrete(x) and "cpu" in str(arrays.device(x)).lower()
+
+
 def check_precision(owner: str, **given: Array | None) -> None:
-    """Raise SSMError unless all arrays are floating, at least float32, and of one precision."""
-    named = {name: x for name, x in given.items() if x is not None}
+    """Raise SSMError unless all arrays are floating, at least float32, and of one precision.
+
+    What is OPTIONAL may be None.
+    """
+    named = {name: x for name, x in given.items() if x is not None or name not in OPTIONAL}
     for name, x in named.items():
         check_array(owner, name, x)
     arrays.namespace(*named.values())

@@ -12,7 +12,7 @@ __all__ = ["diagonal_kernel", "dplr_kernel"]
 
 
 def _check_length(owner: str, length: int) -> None:
-    if not isinstance(length, int) or length < 0:
+    if not isinstance(length, int) or isinstance(length, bool) or length < 0:
         msg = f"{owner}: length is {length!r}; expected a whole number of steps, at least 0"
         raise SSMError(msg)
 

@@ -13,6 +13,7 @@ from ssmcore.primitives._checks import (
     check_precision,
     check_reset,
     check_shape,
+    readable,
 )
 from ssmcore.primitives.dispatch import implementation
 from ssmcore.typing import Array
@@ -23,7 +24,7 @@ __all__ = ["diagonal_scan", "linear_scan", "selective_scan"]
 def _check_steps(owner: str, delta: Array) -> None:
     """Raise SSMError if a step size that can be looked at on the host is negative or not finite."""
     xp = arrays.namespace(delta)
-    if "cpu" not in str(arrays.device(delta)).lower() or not backend.of(delta).concrete(delta):
+    if not readable(delta):
         return
     if 0 not in delta.shape and not bool(xp.all((delta >= 0) & xp.isfinite(delta))):
         values = backend.to_numpy(delta).reshape(-1)

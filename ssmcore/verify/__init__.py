@@ -29,7 +29,7 @@ from ssmcore.backend import DTYPES
 from ssmcore.data import electrocardiogram
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.layers import Layer
-from ssmcore.series import as_channels
+from ssmcore.series import as_channels, as_numpy
 from ssmcore.typing import Array
 from ssmcore.verify.checks import LARGEST_SPECTRUM, Numbers, Problem, has_spectrum, pose
 from ssmcore.verify.report import Case, Comparison, Failure, ModeResult, Report
@@ -135,6 +135,7 @@ def run(
 
 def _choose(option: str, given: Sequence[str] | None, valid: Sequence[str]) -> list[str]:
     """Return ``given`` without repetitions, or all of ``valid``."""
+    _check_list(option, given)
     names = list(dict.fromkeys(valid if given is None else given))
     for name in names:
         check_choice("verify", option, name, valid)
@@ -144,10 +145,17 @@ def _choose(option: str, given: Sequence[str] | None, valid: Sequence[str]) -> l
     return names
 
 
+def _check_list(option: str, given: object) -> None:
+    if given is not None and (isinstance(given, str) or not isinstance(given, Iterable)):
+        msg = f"verify: {option}s is {given!r}; expected a list of names"
+        raise SSMError(msg)
+
+
 def _choose_models(given: Sequence[str] | None) -> list[str]:
     if given is None:
         return list(MODELS)
-    plain = {n: n.upper().replace("-", "").replace("_", "") for n in given}
+    _check_list("model", given)
+    plain = {n: str(n).upper().replace("-", "").replace("_", "") for n in given}
     return _choose("model", [plain[n] if plain[n] in MODELS else n for n in given], MODELS)
 
 
@@ -157,14 +165,16 @@ def choose_backends(given: Sequence[str] | None) -> tuple[list[str], list[str]]:
     Raises
     ------
     SSMError
-        A backend that is named but unknown, not installed, or has no device.
+        A backend that is named but unknown, broken, not installed, or has no device.
     """
+    _check_list("backend", given)
     every = sorted(backend.available(), key=lambda name: name != "numpy")
     names = list(dict.fromkeys(every if given is None else given))
     if not names:
         msg = f"no backend given; expected some of {', '.join(backend.names())}"
         raise SSMError(msg)
-    notes, chosen = [], []
+    notes = [] if given is not None else [f"left out: {x}" for x in backend.failures().values()]
+    chosen = []
     for name in names:
         backend.load(name)
         reason = unusable(name)
@@ -196,15 +206,18 @@ def _layer(name: str, d_model: int, d_state: int) -> Layer:
 
 def _input(series: Array | None, length: int | None, d_model: int) -> Numbers:
     """Return the batch of two: the series over the channels, and the same backwards in time."""
-    values = np.asarray(electrocardiogram()[0] if series is None else series)
+    values = as_numpy("verify", electrocardiogram()[0] if series is None else series)
     values = values[:, None] if values.ndim == 1 else values
     samples = values.shape[0] if values.ndim else 0
-    if length is not None and not 1 <= length <= samples:
-        msg = f"verify: length is {length}; expected 1 to {samples}, the samples of the input"
+    if length is not None and not (isinstance(length, int) and 1 <= length <= samples):
+        msg = f"verify: length is {length!r}; expected 1 to {samples}, the samples of the input"
         raise SSMError(msg)
     u = as_channels(values[: length or LENGTH] if values.ndim else values, d_model)
     if not np.any(u):
-        msg = "verify: the input is constant, which shows nothing; give a series that varies"
+        msg = (
+            f"verify: the input is constant over {len(u)} of {samples} samples, which shows "
+            "nothing; expected a series that varies, and a length of at least 2"
+        )
         raise SSMError(msg)
     return np.stack((u, u[::-1]))
 
