@@ -10,9 +10,9 @@ import pytest
 
 import ssmcore as ssm
 from ssmcore import arrays, backend, oracle
-from ssmcore_conformance.models import CASES, LAYERS, LTI, Case, condition, expected, inputs
+from ssmcore_conformance.models import CASES, LAYERS, LTI, Case, condition, expected, inputs, slow
 from ssmcore_conformance.running import call, compiled, host
-from ssmcore_conformance.tolerances import bound, check, steps
+from ssmcore_conformance.tolerances import EQUIVALENCE, bound, check, steps
 
 L = 17
 DTYPES = ("float32", "float64")
@@ -70,6 +70,25 @@ def test_value(ssm_backend: Any, worst: Any, name: str, dtype: str) -> None:
             assert state[key].dtype == np.dtype(dtype)
             row = f"{name} = oracle, state"
             check(worst, row, ssm_backend.name, dtype, state[key], x, s.plain)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_slow_channels_are_exact_in_their_own_size(
+    ssm_backend: Any, worst: Any, name: str, dtype: str
+) -> None:
+    """With |lambda| = 1 - 1e-6, where 1 - lambda cancels: the oracle, to a share of each channel.
+
+    The bar is that between the modes: over 33 steps a rounded transition moves an output by 33 ulp.
+    """
+    case, length = CASES[name], 33
+    params = slow(case, case.layer.init(1, dtype=dtype))
+    u = inputs((length, case.layer.d_model), dtype)
+    y_expected, _ = expected(case, params, u)
+    limit = EQUIVALENCE[dtype] * np.abs(y_expected).max(axis=0)
+    got = call(ssm_backend, compiled(ssm_backend.name, case.layer, "scan"), params, u)
+    row = f"{name}, slow = oracle"
+    check(worst, row, ssm_backend.name, dtype, got, y_expected, limit)
 
 
 @pytest.mark.parametrize("name", [*LAYERS, "S4 rank 2", "S5 all states", "S6 zoh", "RGLRU heads"])
