@@ -23,13 +23,7 @@ from ssmcore.primitives._reference_scan import constant_prefix
 from ssmcore.time_varying import SelectiveSystem, TimeVaryingSystem
 from ssmcore.typing import Array
 
-__all__ = [
-    "DPLRSystem",
-    "DenseSystem",
-    "DiagonalSystem",
-    "StateSpace",
-    "System",
-]
+__all__ = ["DPLRSystem", "DenseSystem", "DiagonalSystem", "StateSpace", "System"]
 
 
 Step: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
@@ -68,6 +62,10 @@ def _unstack(x: Array) -> Array:
     """Undo ``_stack``: (..., 2n) real to (..., n) complex."""
     n = x.shape[-1] // 2
     return x[..., :n] + x[..., n:] * 1j
+
+
+def _with_complex_state(x: Array, y: Array) -> tuple[Array, Array]:
+    return _unstack(x), y
 
 
 def _per_channel(table: Array, x: Array) -> Array:
@@ -227,8 +225,18 @@ class DenseSystem:
         return x, xp.sum(self.C * x, axis=-1)
 
     def stepper(self) -> Step:
-        """Return the step (x_{t-1}, u_t) -> (x_t, C x_t)."""
-        return self._step
+        """Return the step (x_{t-1}, u_t) -> (x_t, C x_t); in float32 it rounds x_t once."""
+        if not powers.narrow(self.A):
+            return self._step
+        xp, transition = arrays.namespace(self.A), powers.accurate_product(self.A)
+
+        def step(x: Array, u: Array) -> tuple[Array, Array]:
+            high, low = transition(x)
+            x, rest = arrays.two_sum(high, self.B * u[..., None])
+            x = x + (rest + low)
+            return x, xp.sum(self.C * x, axis=-1)
+
+        return step
 
     def scan(self, u: Array, x: Array, reset: Array | None) -> tuple[Array, Array]:
         """Return outputs C x_t (..., L, H) and the last state, by a parallel scan."""
@@ -313,8 +321,12 @@ class DPLRSystem:
         """Return the step (x_{t-1}, u_t) -> (x_t, C x_t) in O(r N): Woodbury for the implicit half.
 
         (2/dt - A) x_t = (2/dt + A) x_{t-1} + 2 B u_t; what does not change is formed once.
+        In float32 all modes run ``dense``, because two roundings of A would part them.
         """
         xp = arrays.namespace(self.D)
+        if powers.narrow(self.D):
+            real = self.dense().stepper()
+            return lambda x, u: _with_complex_state(*real(_stack(x), u))
         P = [self.P[j, ...] for j in range(self.P.shape[0])]
         inverse = 1.0 / (2.0 / self.dt[:, None] - self.Lambda)
         forward = 2.0 / self.dt[:, None] + self.Lambda
@@ -360,6 +372,8 @@ class DPLRSystem:
 
     def convolve(self, u: Array, x: Array) -> Array:
         """Return outputs C x_t (..., L, H) from kernel and FFT, the initial state included."""
+        if powers.narrow(self.D):
+            return self.dense().convolve(u, _stack(x))
         kernel = dplr_kernel(self.dt, self.Lambda, self.P, self.B, self.C, u.shape[-2])
         return causal_convolution(u, kernel) + self.dense().free(_stack(x), u.shape[-2])
 

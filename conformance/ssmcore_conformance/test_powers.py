@@ -98,6 +98,50 @@ def test_matrix_squares(ssm_backend: Any, worst: Any, dtype: str) -> None:
             check(worst, name, ssm_backend.name, dtype, square, expected, tolerance)
 
 
+def rotations(states: int) -> Numbers:
+    """Return dense matrices (2, n, n), float32, next to rotations: by any angle, by little."""
+    rng = np.random.default_rng(1)
+    turn = rng.standard_normal((2, states, states))
+    turn = (turn - np.swapaxes(turn, -1, -2)) / np.asarray([1, 1e3])[:, None, None]
+    eye = np.eye(states)
+    return np.asarray((1 - 1e-6) * np.linalg.solve(eye - turn / 2, eye + turn / 2), np.float32)
+
+
+@pytest.mark.parametrize("states", [1, 4, 64])
+def test_matrix_squares_in_float32(ssm_backend: Any, worst: Any, states: int) -> None:
+    """Rounded once up to A^4096, where plain squaring is off by thousands of ulp.
+
+    2^12 products drop no more than 2^-36 of the maxima of a row and a column for each of n terms.
+    """
+    A = rotations(states)
+    out = call(ssm_backend, powers.matrix_squares, A, COUNT)
+    expected = A.astype(float)
+    for k, square in enumerate(out):
+        largest = np.abs(expected).max(axis=(-2, -1), keepdims=True)
+        tolerance = bound("float32", 1 + 2**k * states * 2**-12, largest)
+        name = "powers.matrix_squares, float32"
+        check(worst, name, ssm_backend.name, "float32", square, expected, tolerance)
+        expected = expected @ expected
+
+
+@pytest.mark.parametrize("states", [1, 4, 64])
+def test_accurate_product(ssm_backend: Any, worst: Any, states: int) -> None:
+    """A x as two numbers: n terms, each factor without what is below 2^-36 of the maxima."""
+    A = rotations(states)
+    x = np.random.default_rng(2).standard_normal((3, 2, states)).astype(np.float32)
+
+    def run(A: Any, x: Any) -> Any:
+        return powers.accurate_product(A)(x)
+
+    high, low = call(ssm_backend, run, A, x)
+    expected = (A.astype(float) @ x[..., None].astype(float))[..., 0]
+    size = np.abs(A).max(axis=-1) * np.abs(x).max(axis=-1, keepdims=True)
+    out = high.astype(float) + low.astype(float)
+    tolerance = 2 * 2.0**-36 * states * size + np.finfo(np.float32).eps ** 2 * np.abs(expected)
+    name = "powers.accurate_product"
+    check(worst, name, ssm_backend.name, "float32", out, expected, tolerance)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("length", [1, 2, 3, 7, 8, 33])
 def test_krylov(ssm_backend: Any, worst: Any, dtype: str, length: int) -> None:

@@ -1,0 +1,103 @@
+"""S4 and LSSL on JAX without 64-bit types, where everything is float32.
+
+JAX hides its 64-bit types unless told otherwise, for a whole process; so each case runs in an
+interpreter of its own, and leaves its outputs in a file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checks import fresh
+from ssmcore_conformance.tolerances import EQUIVALENCE, eps, steps
+
+pytest.importorskip("jax")
+
+LENGTH = 4096
+SHORT = 256
+"""Long enough for gradients, which take JAX long to compile."""
+
+START = """
+import sys
+import jax
+jax.config.update("jax_enable_x64", {wide})
+import jax.numpy as jnp
+import numpy as np
+import ssmcore as ssm
+from ssmcore_conformance.models import Case, inputs, slow
+
+dtype = "float64" if {wide} else "float32"
+layer = ssm.{layer}
+drawn = layer.init(1, dtype="float32")
+params = dict(init=drawn, slow=slow(Case(layer, {{}}), drawn))
+params = {{k: {{n: jnp.asarray(x.astype(dtype)) for n, x in p.items()}} for k, p in params.items()}}
+u = jnp.asarray(inputs(({length}, layer.d_model), "float32").astype(dtype))
+MODES = ("recurrence", "scan", "convolution")
+out = {{}}
+"""
+RUN = """
+def chunks(p):
+    half = u.shape[0] // 2
+    first, state = layer(p, u[:half], mode="convolution", return_state=True)
+    second, state = layer(p, u[half:-1], state, mode="scan", return_state=True)
+    third, _ = layer.step(p, u[-1], state)
+    return jnp.concatenate((first, second, third[None]))
+
+runs = {{mode: jax.jit(lambda p, mode=mode: layer(p, u, mode=mode)) for mode in MODES}}
+for kind, p in params.items():
+    for name, run in (*runs.items(), ("chunks", jax.jit(chunks))):
+        out[f"{{kind}} {{name}}"] = np.asarray(run(p))
+np.savez(r"{file}", **out)
+"""
+GRADIENTS = """
+weights = jnp.asarray(inputs(u.shape, "float32", 7).astype(dtype)) / u.shape[0]
+for mode in MODES:
+    gradient = jax.jit(jax.grad(lambda p: jnp.sum(layer(p, u, mode=mode) * weights)))
+    for kind, p in params.items():
+        out |= {{f"{{kind}} {{mode}} {{n}}": np.asarray(g) for n, g in gradient(p).items()}}
+np.savez(r"{file}", **out)
+"""
+
+
+def results(code: str, file: Path, layer: str, length: int, wide: bool = False) -> dict[str, Any]:
+    """Return what ``code`` found for ``layer``, with or without 64-bit types."""
+    fresh.output((START + code).format(layer=layer, length=length, wide=wide, file=file))
+    return {name: x.astype(float) for name, x in np.load(file).items()}
+
+
+S4 = [
+    "S4(4, d_state=4, initialization='legt', rank=2)",
+    "S4(4, d_state=4, initialization='fout')",
+    "S4(4, d_state=64, initialization='lagt')",
+]
+LSSL = ["LSSL(4, d_state=4, per_feature=True)"]
+
+
+@pytest.mark.parametrize("layer", S4 + LSSL)
+def test_modes_agree(worst: Any, tmp_path: Path, layer: str) -> None:
+    """As drawn, and with |lambda| = 1 - 1e-6 in two channels: relative to each channel's peak."""
+    found = results(RUN, tmp_path / "y.npz", layer, LENGTH)
+    for kind in ("init", "slow"):
+        expected = found[f"{kind} recurrence"]
+        peak = np.abs(expected).max(axis=0)
+        for mode in ("scan", "convolution", "chunks"):
+            error = (np.abs(found[f"{kind} {mode}"] - expected) / peak).max()
+            print(f"{layer}, {kind}: {mode} {error:.1e}")
+            worst(f"{layer} {kind}: {mode}", "jax", "float32", error, EQUIVALENCE["float32"])
+            assert error <= EQUIVALENCE["float32"], (kind, mode)
+
+
+@pytest.mark.parametrize("layer", [S4[0]])
+def test_gradients(worst: Any, tmp_path: Path, layer: str) -> None:
+    """Those of float64, up to the rounding of as many steps, as shares of each gradient's peak."""
+    found = results(GRADIENTS, tmp_path / "narrow.npz", layer, SHORT)
+    expected = results(GRADIENTS, tmp_path / "wide.npz", layer, SHORT, wide=True)
+    limit = eps("float32") * steps(SHORT, 4)
+    for name, exact in expected.items():
+        error = np.abs(found[name] - exact).max() / np.abs(exact).max()
+        print(f"{layer}, {name}: {error:.1e}")
+        worst(f"{layer}: gradient", "jax", "float32", error, limit)
+        assert error <= limit, name
