@@ -2,17 +2,66 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
+import hypothesis
 import numpy as np
 from hypothesis import strategies as st
 
-__all__ = ["BATCHES", "LENGTHS", "RESETS", "cuts", "numbers", "resets", "transition"]
+from ssmcore.backend import Backend
+from ssmcore_conformance.running import examples
+
+__all__ = [
+    "BATCHES",
+    "LENGTHS",
+    "MODULI",
+    "REACHED",
+    "RESETS",
+    "STEPS",
+    "WIDTHS",
+    "cuts",
+    "numbers",
+    "resets",
+    "transition",
+    "tried",
+]
 
 Numbers = np.ndarray[Any, Any]
 LENGTHS = (0, 1, 2, 3, 5, 7, 13, 31, 32, 33, 63, 64, 65, 127)
 BATCHES: tuple[tuple[int, ...], ...] = ((), (1,), (2, 3), (0,))
 RESETS = ("none", "all", "random")
+WIDTHS = (1, 2, 5)
+MODULI = ("any", "0", "1 - 1e-7", "1")
+STEPS = ("any", "1e-6", "10")
+REACHED: Counter[tuple[str, str, str]] = Counter()
+"""How often each (owner, axis, value) was drawn: the tests of the suite look whether all were."""
+
+
+def tried(library: Backend, owner: str, length: int, axes: dict[str, Any]) -> Callable[..., None]:
+    """Run the decorated check(case) at once, on hypothesis' choices of a value for every axis.
+
+    ``case`` also has the "seed" of its random numbers. A failing case shrinks towards the first
+    value of each axis. Where the profile repeats itself, each length has choices of its own.
+    """
+    choices = {name: st.sampled_from(values) for name, values in axes.items()}
+    cases = st.fixed_dictionaries({**choices, "seed": st.integers(0, 2**16)})
+
+    def decorate(check: Callable[[dict[str, Any]], None]) -> None:
+        @hypothesis.settings(max_examples=examples(library))
+        @hypothesis.given(case=cases)
+        def run(case: dict[str, Any]) -> None:
+            REACHED[owner, "length", str(length)] += 1
+            REACHED.update((owner, name, str(case[name])) for name in axes)
+            check(case)
+
+        repeats = (
+            hypothesis.settings.default is not None and hypothesis.settings.default.derandomize
+        )
+        (hypothesis.seed(length)(run) if repeats else run)()
+
+    return decorate
 
 
 def numbers(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Numbers:
@@ -23,13 +72,17 @@ def numbers(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Num
     return rng.standard_normal(shape).astype(dtype)
 
 
-def transition(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Numbers:
-    """Return transitions of modulus 0 to 1, any phase or sign: a stable recurrence."""
-    modulus: Numbers = np.asarray(rng.uniform(0.0, 1.0, shape))
+def transition(
+    rng: np.random.Generator, shape: tuple[int, ...], dtype: str, modulus: str = "any"
+) -> Numbers:
+    """Return transitions of any phase or sign, their modulus one of MODULI; "any": 0 to 1."""
+    size: Numbers = np.asarray(rng.uniform(0.0, 1.0, shape))
+    if modulus != "any":
+        size = np.full(shape, {"0": 0.0, "1 - 1e-7": 1 - 1e-7, "1": 1.0}[modulus])
     if np.dtype(dtype).kind == "c":
         phase = rng.uniform(-np.pi, np.pi, shape)
-        return np.asarray(modulus * np.exp(1j * phase), dtype=dtype)
-    return np.asarray(modulus * rng.choice([-1.0, 1.0], shape), dtype=dtype)
+        return np.asarray(size * np.exp(1j * phase), dtype=dtype)
+    return np.asarray(size * rng.choice([-1.0, 1.0], shape), dtype=dtype)
 
 
 def resets(rng: np.random.Generator, kind: str, shape: tuple[int, ...]) -> Numbers | None:

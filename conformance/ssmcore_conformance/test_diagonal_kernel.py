@@ -12,22 +12,36 @@ import ssmcore as ssm
 from ssmcore import backend
 from ssmcore.errors import SSMError
 from ssmcore_conformance import oracles
-from ssmcore_conformance.running import call, examples, grid, layouts, precision
-from ssmcore_conformance.strategies import LENGTHS, numbers, transition
+from ssmcore_conformance.running import call, layouts, precision
+from ssmcore_conformance.strategies import (
+    LENGTHS,
+    MODULI,
+    WIDTHS,
+    numbers,
+    transition,
+    tried,
+)
 from ssmcore_conformance.tolerances import bound, check, eps, steps
 
 H, N = 2, 3
 
 
+AXES: dict[str, Any] = {
+    "width": WIDTHS,
+    "modulus": MODULI,
+    "kind": ("real", "complex"),
+    "dtype": ("float32", "float64"),
+}
+
+
 @pytest.mark.parametrize("length", LENGTHS)
 def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
-    cases = grid(
-        length, examples(ssm_backend), kind=("real", "complex"), dtype=("float32", "float64")
-    )
-    for seed, case in enumerate(cases):
-        rng = np.random.default_rng(seed)
+    @tried(ssm_backend, "diagonal_kernel", length, AXES)
+    def value(case: dict[str, Any]) -> None:
+        rng, H = np.random.default_rng(case["seed"]), case["width"]
         dtype = precision(case["dtype"], case["kind"])
-        a, c = transition(rng, (H, N), dtype), numbers(rng, (H, N), dtype)
+        a = transition(rng, (H, N), dtype, case["modulus"])
+        c = numbers(rng, (H, N), dtype)
         out = call(ssm_backend, ssm.diagonal_kernel, a, c, length)
         assert out.dtype == np.dtype(case["dtype"])
         growth = oracles.diagonal_kernel(a, c, length, modulus=True)

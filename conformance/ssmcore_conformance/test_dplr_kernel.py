@@ -11,8 +11,8 @@ import ssmcore as ssm
 from ssmcore import backend
 from ssmcore.errors import SSMError
 from ssmcore_conformance import oracles
-from ssmcore_conformance.running import call, examples, grid, layouts, precision
-from ssmcore_conformance.strategies import LENGTHS, numbers
+from ssmcore_conformance.running import call, layouts, precision
+from ssmcore_conformance.strategies import LENGTHS, numbers, tried
 from ssmcore_conformance.tolerances import bound, check, steps
 
 H = 2
@@ -47,18 +47,16 @@ def growth(given: list[Any], length: int) -> Numbers:
     return np.asarray(2 * np.linalg.norm(C, axis=-1) * np.max(sizes, axis=0))
 
 
+AXES: dict[str, Any] = dict(rank=(0, 1, 2), states=(1, 2, 3), dtype=("float64", "float32"))
+
+
 @pytest.mark.parametrize("length", LENGTHS)
 def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
     """Even and odd lengths: omega = -1 is a node of the even ones."""
-    cases = grid(
-        length,
-        examples(ssm_backend),
-        rank=(0, 1, 2),
-        states=(1, 2, 3),
-        dtype=("float64", "float32"),
-    )
-    for seed, case in enumerate(cases):
-        given = problem(seed, case)
+
+    @tried(ssm_backend, "dplr_kernel", length, AXES)
+    def value(case: dict[str, Any]) -> None:
+        given = problem(case["seed"], case)
         out = call(ssm_backend, ssm.dplr_kernel, *given, length)
         assert out.dtype == np.dtype(case["dtype"])
         dt, Lambda, P, B, C = given

@@ -14,15 +14,18 @@ import ssmcore as ssm
 from ssmcore import backend
 from ssmcore.errors import SSMError
 from ssmcore_conformance import oracles
-from ssmcore_conformance.running import call, examples, grid, layouts, precision
+from ssmcore_conformance.running import call, layouts, precision
 from ssmcore_conformance.strategies import (
     BATCHES,
     LENGTHS,
+    MODULI,
     RESETS,
+    WIDTHS,
     cuts,
     numbers,
     resets,
     transition,
+    tried,
 )
 from ssmcore_conformance.tolerances import bound, check, steps
 
@@ -34,7 +37,7 @@ KINDS = (("real", "real"), ("real", "complex"), ("complex", "real"), ("complex",
 def problem(seed: int, length: int, case: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """Return the arguments of one case, in NumPy."""
     rng = np.random.default_rng(seed)
-    batch, dtype = case["batch"], case["dtype"]
+    batch, dtype, P = case["batch"], case["dtype"], case["width"]
     a_dtype, b_dtype = (precision(dtype, kind) for kind in case["kinds"])
     shape = {
         "(P,)": (P,),
@@ -43,7 +46,10 @@ def problem(seed: int, length: int, case: dict[str, Any]) -> tuple[list[Any], di
         "(..., 1, P)": (*batch, 1, P),
         "(..., L, P)": (*batch, length, P),
     }[case["form"]]
-    a, b = transition(rng, shape, a_dtype), numbers(rng, (*batch, length, P), b_dtype)
+    a, b = (
+        transition(rng, shape, a_dtype, case["modulus"]),
+        numbers(rng, (*batch, length, P), b_dtype),
+    )
     initial = numbers(rng, (*batch, P), str(np.result_type(a, b))) if case["initial"] else None
     wide = (length,) if case["reset_form"] == "(L,)" else (*batch, length)
     reset = resets(rng, case["reset"], wide)
@@ -59,26 +65,29 @@ def compare(worst: Any, library: Any, given: list[Any], options: dict[str, Any])
     check(worst, "linear_scan", library.name, out.dtype, out, expected, tolerance)
 
 
+AXES: dict[str, Any] = {
+    "width": WIDTHS,
+    "modulus": MODULI,
+    "form": FORMS,
+    "kinds": KINDS,
+    "batch": BATCHES,
+    "dtype": ("float32", "float64"),
+    "initial": (True, False),
+    "reset": RESETS,
+    "reset_form": ("(..., L)", "(L,)"),
+    "reverse": (False, True),
+}
+
+
 @pytest.mark.parametrize("length", LENGTHS)
 def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
-    cases = grid(
-        length,
-        examples(ssm_backend),
-        form=FORMS,
-        kinds=KINDS,
-        batch=BATCHES,
-        dtype=("float32", "float64"),
-        initial=(True, False),
-        reset=RESETS,
-        reset_form=("(..., L)", "(L,)"),
-        reverse=(False, True),
-    )
-    for seed, case in enumerate(cases):
-        compare(worst, ssm_backend, *problem(seed, length, case))
+    @tried(ssm_backend, "linear_scan", length, AXES)
+    def value(case: dict[str, Any]) -> None:
+        compare(worst, ssm_backend, *problem(case["seed"], length, case))
 
 
 PLAIN = {"batch": (2,), "dtype": "float64", "kinds": KINDS[3], "form": "(L, P)", "initial": True}
-PLAIN |= {"reset": "random", "reset_form": "(L,)", "reverse": False}
+PLAIN |= {"width": P, "modulus": "any", "reset": "random", "reset_form": "(L,)", "reverse": False}
 
 
 @given(data=st.data())

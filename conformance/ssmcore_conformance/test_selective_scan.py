@@ -14,8 +14,18 @@ import ssmcore as ssm
 from ssmcore import backend
 from ssmcore.errors import SSMError
 from ssmcore_conformance import oracles
-from ssmcore_conformance.running import call, examples, grid, layouts, precision
-from ssmcore_conformance.strategies import BATCHES, LENGTHS, RESETS, cuts, numbers, resets
+from ssmcore_conformance.running import call, layouts, precision
+from ssmcore_conformance.strategies import (
+    BATCHES,
+    LENGTHS,
+    RESETS,
+    STEPS,
+    WIDTHS,
+    cuts,
+    numbers,
+    resets,
+    tried,
+)
 from ssmcore_conformance.tolerances import bound, check, steps
 
 H, N = 2, 3
@@ -30,13 +40,15 @@ PLAIN: dict[str, Any] = {
     "initial": True,
     "reset": "random",
     "reset_form": "(L,)",
+    "width": H,
+    "delta": "any",
 }
 
 
 def problem(seed: int, length: int, case: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """Return the arguments of one case, in NumPy."""
     rng = np.random.default_rng(seed)
-    batch, real = case["batch"], case["dtype"]
+    batch, real, H = case["batch"], case["dtype"], case["width"]
     dtype = precision(real, case["kind"])
     shapes = {
         FORMS[0]: (*batch, length, N),
@@ -46,6 +58,8 @@ def problem(seed: int, length: int, case: dict[str, Any]) -> tuple[list[Any], di
     }
     u = numbers(rng, (*batch, length, H), real)
     delta = np.asarray(rng.exponential(size=u.shape), dtype=real)
+    if case["delta"] != "any":
+        delta = np.full_like(delta, float(case["delta"]))
     z = numbers(rng, (H, N), dtype)
     A = np.asarray(z - z.real - np.exp(z.real))
     given: list[Any] = [u, delta, A, *(numbers(rng, shapes[case[name]], dtype) for name in "BC")]
@@ -74,23 +88,26 @@ def compare(worst: Any, library: Any, given: list[Any], options: dict[str, Any])
         check(worst, f"selective_scan{name}", library.name, x.dtype, x, value, tolerance)
 
 
+AXES: dict[str, Any] = {
+    "width": WIDTHS,
+    "delta": STEPS,
+    "kind": ("real", "complex"),
+    "batch": BATCHES,
+    "dtype": ("float32", "float64"),
+    "B": FORMS,
+    "C": FORMS,
+    "D": (True, False),
+    "initial": (True, False),
+    "reset": RESETS,
+    "reset_form": ("(..., L)", "(L,)"),
+}
+
+
 @pytest.mark.parametrize("length", LENGTHS)
 def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
-    cases = grid(
-        length,
-        examples(ssm_backend),
-        kind=("real", "complex"),
-        batch=BATCHES,
-        dtype=("float32", "float64"),
-        B=FORMS,
-        C=FORMS,
-        D=(True, False),
-        initial=(True, False),
-        reset=RESETS,
-        reset_form=("(..., L)", "(L,)"),
-    )
-    for seed, case in enumerate(cases):
-        compare(worst, ssm_backend, *problem(seed, length, case))
+    @tried(ssm_backend, "selective_scan", length, AXES)
+    def value(case: dict[str, Any]) -> None:
+        compare(worst, ssm_backend, *problem(case["seed"], length, case))
 
 
 @given(data=st.data())

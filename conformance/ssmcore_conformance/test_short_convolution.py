@@ -14,18 +14,18 @@ import ssmcore as ssm
 from ssmcore import backend
 from ssmcore.errors import SSMError
 from ssmcore_conformance import oracles
-from ssmcore_conformance.running import call, examples, grid, layouts
-from ssmcore_conformance.strategies import BATCHES, LENGTHS, cuts, numbers
+from ssmcore_conformance.running import call, layouts
+from ssmcore_conformance.strategies import BATCHES, LENGTHS, WIDTHS, cuts, numbers, tried
 from ssmcore_conformance.tolerances import bound, check, steps
 
 H = 2
-PLAIN = {"dtype": "float64", "batch": (2,), "taps": 4, "bias": True, "state": True}
+PLAIN = {"dtype": "float64", "batch": (2,), "taps": 4, "bias": True, "state": True, "width": H}
 
 
 def problem(seed: int, length: int, case: dict[str, Any]) -> list[Any]:
     """Return u, weight, bias and state of one case, in NumPy."""
     rng = np.random.default_rng(seed)
-    dtype, batch, taps = case["dtype"], case["batch"], case["taps"]
+    dtype, batch, taps, H = (case[name] for name in ("dtype", "batch", "taps", "width"))
     return [
         numbers(rng, (*batch, length, H), dtype),
         numbers(rng, (taps, H), dtype),
@@ -34,20 +34,23 @@ def problem(seed: int, length: int, case: dict[str, Any]) -> list[Any]:
     ]
 
 
+AXES: dict[str, Any] = {
+    "width": WIDTHS,
+    "batch": BATCHES,
+    "dtype": ("float32", "float64"),
+    "taps": (1, 2, 4, 9),
+    "bias": (True, False),
+    "state": (True, False),
+}
+
+
 @pytest.mark.parametrize("length", LENGTHS)
 def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
     """The state is the last inputs, unchanged."""
-    cases = grid(
-        length,
-        examples(ssm_backend),
-        batch=BATCHES,
-        dtype=("float32", "float64"),
-        taps=(1, 2, 4, 9),
-        bias=(True, False),
-        state=(True, False),
-    )
-    for seed, case in enumerate(cases):
-        given = problem(seed, length, case)
+
+    @tried(ssm_backend, "short_convolution", length, AXES)
+    def value(case: dict[str, Any]) -> None:
+        given = problem(case["seed"], length, case)
         y, state = call(ssm_backend, ssm.short_convolution, *given)
         expected, last = oracles.short_convolution(*given)
         growth, _ = oracles.short_convolution(*given, modulus=True)
