@@ -18,6 +18,7 @@ from ssmcore.typing import Array, Namespace
 __all__ = [
     "arange",
     "complex_dtype",
+    "conj",
     "device",
     "expm1",
     "index_dtype",
@@ -26,6 +27,7 @@ __all__ = [
     "join",
     "leaves",
     "like",
+    "moveaxis",
     "namespace",
     "real_dtype",
     "sigmoid",
@@ -105,6 +107,19 @@ def like(x: Array, value: Any, dtype: Any = None) -> Array:
 def join(pair: Array) -> Array:
     """Return the complex array of a real ``pair`` (..., 2) = (re, im)."""
     return pair[..., 0] + pair[..., 1] * 1j
+
+
+def conj(z: Array) -> Array:
+    """Return the conjugate of a complex array; torch.func.vmap has no rule for ``xp.conj``."""
+    xp = namespace(z)
+    return xp.real(z) - xp.imag(z) * 1j
+
+
+def moveaxis(x: Array, source: int, destination: int) -> Array:
+    """Return ``x`` with one axis moved; torch.func.vmap has no rule for ``xp.moveaxis``."""
+    order = list(range(x.ndim))
+    order.insert(destination % x.ndim, order.pop(source))
+    return namespace(x).permute_dims(x, tuple(order))
 
 
 def split(z: Array) -> Array:

@@ -95,7 +95,7 @@ def _zoh(A: Array, dt: Array) -> tuple[Array, Array]:
     """e^z and (e^z - 1)/lambda: the series of phi_1(z) = (e^z - 1)/z for |z| < 1."""
     xp = arrays.namespace(A, dt)
     z, low = _product(A, dt)
-    near = xp.real(z * xp.conj(z)) < 1.0 if arrays.is_complex(z) else xp.abs(z) < 1.0
+    near = xp.real(z * arrays.conj(z)) < 1.0 if arrays.is_complex(z) else xp.abs(z) < 1.0
     zero = xp.zeros_like(z)
     far_z = xp.where(near, zero, z)
     divisor = xp.where(near, xp.ones_like(z), A)

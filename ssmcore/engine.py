@@ -153,7 +153,7 @@ def _time_first(c: Array, axis: int, u: Array) -> Array:
     xp = arrays.namespace(c)
     shape = list(c.shape)
     shape[axis] = u.shape[-2]
-    return xp.moveaxis(xp.broadcast_to(c, tuple(shape)), axis, 0)
+    return arrays.moveaxis(xp.broadcast_to(c, tuple(shape)), axis, 0)
 
 
 def _recur(
@@ -183,4 +183,4 @@ def _recur(
         return h, y
 
     last, y = backend.of(u).fold(one, x, inputs)
-    return xp.moveaxis(y, 0, -2), last
+    return arrays.moveaxis(y, 0, -2), last

@@ -249,9 +249,10 @@ class DenseSystem:
             carried = xp.where(keep[..., :1, :, :], carried, xp.zeros_like(carried))
         drive = self.B * u[..., None]
         drive = xp.concat((drive[..., :1, :, :] + carried, drive[..., 1:, :, :]), axis=-3)
-        keep_in_time = None if keep is None else xp.moveaxis(keep, -3, 0)
+        keep_in_time = None if keep is None else arrays.moveaxis(keep, -3, 0)
         advance = self.advance(u.shape[-2].bit_length())
-        h = xp.moveaxis(constant_prefix(advance, keep_in_time, xp.moveaxis(drive, -3, 0)), 0, -3)
+        states = constant_prefix(advance, keep_in_time, arrays.moveaxis(drive, -3, 0))
+        h = arrays.moveaxis(states, 0, -3)
         return xp.sum(self.C * h, axis=-1), h[..., -1, :, :]
 
     def convolve(self, u: Array, x: Array) -> Array:

@@ -10,10 +10,10 @@ from typing import Any
 
 import hypothesis
 import pytest
-
-from ssmcore import backend
 from ssmcore_conformance import plugin
 from ssmcore_conformance.strategies import LENGTHS, MODULI, REACHED, RESETS, STEPS, WIDTHS
+
+from ssmcore import backend
 
 OWNERS = (
     "causal_convolution",

@@ -76,7 +76,7 @@ def _resolvents(dt_Lambda: Array, length: int) -> tuple[Array, Array, Array]:
     real = arrays.namespace(dt_Lambda).real(dt_Lambda)
     c, s = arrays.like(real, cosine), arrays.like(real, np.sin(theta))
     scaled, node = c[:, None] * dt_Lambda[:, None, :], (s * 2j)[:, None]
-    conjugate = arrays.namespace(dt_Lambda).conj(scaled)
+    conjugate = arrays.conj(scaled)
     return 1.0 / (node - scaled), 1.0 / (node - conjugate), c + s * 1j
 
 
@@ -87,11 +87,12 @@ def dplr_kernel(dt: Array, Lambda: Array, P: Array, B: Array, C: Array, length: 
         return xp.zeros((0, dt.shape[0]), dtype=dt.dtype, device=arrays.device(dt))
     rank = P.shape[0]
     resolvent, twin, phase = _resolvents(dt[:, None] * Lambda, length)
-    left = xp.concat((_truncated_output(dt, Lambda, P, C, length)[None, ...], xp.conj(P)), axis=0)
+    C_tilde = _truncated_output(dt, Lambda, P, C, length)
+    left = xp.concat((C_tilde[None, ...], arrays.conj(P)), axis=0)
     right = xp.concat((B[None, ...], P), axis=0)
     pairs = xp.permute_dims(left[:, None, ...] * right[None, ...], (2, 3, 0, 1))
     flat = xp.reshape(pairs, (*pairs.shape[:2], -1))
-    sums = resolvent @ flat + twin @ xp.conj(flat)
+    sums = resolvent @ flat + twin @ arrays.conj(flat)
     r = dt[:, None, None, None] * xp.reshape(sums, (*sums.shape[:2], rank + 1, rank + 1))
     K_hat = r[:, :, 0, 0]
     if rank:

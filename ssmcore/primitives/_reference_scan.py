@@ -109,14 +109,14 @@ def _forward_scan(a: Array, b: Array, initial: Array | None, reset: Array | None
         first_keep = None if keep is None else keep[..., :1, :]
         carried = _carried(first_keep, first * initial[..., None, :])
         b = xp.concat((b[..., :1, :] + carried, b[..., 1:, :]), axis=-2)
-    in_time = xp.moveaxis(b, -2, 0)
-    keep_in_time = None if keep is None else xp.moveaxis(keep, -2, 0)
+    in_time = arrays.moveaxis(b, -2, 0)
+    keep_in_time = None if keep is None else arrays.moveaxis(keep, -2, 0)
     if a.ndim < 2 or a.shape[-2] == 1:
         levels = powers.squares(first if a.ndim < 2 else first[..., 0, :], b.shape[-2].bit_length())
         h = constant_prefix(lambda k, x: levels[k, ...] * x, keep_in_time, in_time)
     else:
-        h = varying_prefix(xp.moveaxis(a, -2, 0), keep_in_time, in_time)
-    return xp.moveaxis(h, 0, -2)
+        h = varying_prefix(arrays.moveaxis(a, -2, 0), keep_in_time, in_time)
+    return arrays.moveaxis(h, 0, -2)
 
 
 def _read(C: Array, h: Array, channels: bool) -> Array:
