@@ -1,4 +1,4 @@
-"""The command ``ssmcore``: proof (``verify``) and a look at the installation (``doctor``)."""
+"""The command ``ssmcore``: proof (``verify``, ``compare``) and a check-up (``doctor``)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from rich.console import Console
 import ssmcore
 from ssmcore import backend
 from ssmcore._reporting import check_writable
+from ssmcore.compare_cli import COMPARE
+from ssmcore.compare_cli import command as compare
 from ssmcore.errors import SSMError
 
 __all__ = ["app", "main"]
@@ -222,6 +224,9 @@ def doctor(json: Json = None) -> None:
             report.write_json(json)
     examination.show(report, _console())
     _exit(report)
+
+
+app.command("compare", help=COMPARE)(compare)
 
 
 def _exit(report: Any) -> None:

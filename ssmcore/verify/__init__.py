@@ -3,6 +3,7 @@
 ``run`` puts every model on every installed backend, in every mode and dtype, over a recorded
 series, and compares each output with the sequential float64 oracle, the modes with each other, and
 eigenvalues and gradients between the backends. ``ssmcore verify`` is its command line.
+``compare`` puts any two models on the same input (``ssmcore compare``).
 
 Examples
 --------
@@ -14,11 +15,12 @@ Examples
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,15 +37,21 @@ from ssmcore.verify.checks import LARGEST_SPECTRUM, Numbers, Problem, has_spectr
 from ssmcore.verify.report import Case, Comparison, Failure, ModeResult, Report
 from ssmcore.verify.rows import Row, across_backends, compare_gradients, run_row
 
+if TYPE_CHECKING:
+    from ssmcore.verify.compare_report import CompareReport
+    from ssmcore.verify.compare_run import compare
+
 __all__ = [
     "MODELS",
     "MODES",
     "Case",
+    "CompareReport",
     "Comparison",
     "Failure",
     "ModeResult",
     "Report",
     "choose_backends",
+    "compare",
     "run",
 ]
 
@@ -52,6 +60,15 @@ MODES = ("recurrence", "scan", "convolution", "chunked")
 LENGTH = 1024
 
 Progress = Callable[[str, int, int], None]
+LAZY = {"compare": "compare_run", "CompareReport": "compare_report"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what compares users' models only when it is asked for."""
+    if name not in LAZY:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(f"{__name__}.{LAZY[name]}"), name)
 
 
 def run(
