@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import pathlib
+
 import nox
 
 nox.needs_version = ">=2024.4.15"
@@ -10,6 +13,7 @@ nox.options.sessions = ["tests"]
 
 CONSTRAINTS = ("-c", "constraints.txt")
 DEV = ("mypy", "ruff", "pytest-xdist", "hatchling", "editables")
+OTHERS = ("transformers", "s5-pytorch")  # that docs/comparing-models.md compares with
 
 
 def install(session: nox.Session, extras: str, *more: str, editable: bool = False) -> None:
@@ -27,11 +31,30 @@ def verify(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Everything CI checks: style, types, the suite on every backend, the doctests."""
-    install(session, "torch,jax,conformance", *DEV, editable=True)
+    install(session, "torch,jax,conformance", *DEV, *OTHERS, editable=True)
     _lint(session)
     _types(session)
     session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
     session.run("pytest", "--doctest-modules", "ssmcore", "backends", "-q", "-p", "no:xdist")
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """The suite, away from the checkout, with reports: ``nox -s conformance -- torch --help``."""
+    install(session, "torch,jax,conformance", "pytest-xdist")
+    session.chdir(session.create_tmp())
+    names = list(itertools.takewhile(lambda word: not word.startswith("-"), session.posargs))
+    options = [f"--backend={name}" for name in names] + session.posargs[len(names) :]
+    reports = ("--report=conformance.html", "--json=conformance.json")
+    session.run("python", "-m", "ssmcore_conformance", *reports, *options)
+    session.log(f"reports: {pathlib.Path.cwd()}")
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Plant every fault of the catalogue and see that the suite notices: a table."""
+    install(session, "torch,conformance", "hatchling", "editables", editable=True)
+    session.run("python", "-m", "checks.mutants.run", *session.posargs)
 
 
 @nox.session

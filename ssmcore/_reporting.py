@@ -14,7 +14,7 @@ from typing import Any
 from ssmcore import backend
 from ssmcore.errors import SSMError
 
-__all__ = ["check_writable", "environment", "unusable", "write_json"]
+__all__ = ["check_writable", "environment", "unusable", "write_json", "write_text"]
 
 
 def unusable(name: str) -> str | None:
@@ -63,9 +63,14 @@ def check_writable(path: str | Path | None) -> None:
 
 def write_json(path: str | Path, report: Mapping[str, Any]) -> None:
     """Write ``report`` as strict JSON, wholly or not at all."""
+    text = json.dumps(_strict(report), indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` in UTF-8, wholly or not at all."""
     check_writable(path)
     target = Path(path)
-    text = json.dumps(_strict(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

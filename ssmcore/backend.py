@@ -14,6 +14,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,7 +50,8 @@ class Backend:
 
     Subclass it, name an instance in the entry point group ``ssmcore.backends``, and every layer,
     primitive and proof of ssmcore runs on the library. Only ``name``, ``library``, ``install`` and
-    ``owns`` must be given; ``primitives`` lists native replacements of the reference primitives.
+    ``owns`` must be given; ``primitives`` lists native replacements of the reference primitives;
+    ``ledger`` is a file of known failures for the conformance suite.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Backend:
     install: str
     test_only = False
     gradients = False
+    ledger: Path | None = None
 
     @property
     def xp(self) -> Namespace:

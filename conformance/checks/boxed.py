@@ -7,6 +7,7 @@ what is not unboxed by hand is an error. ``BACKEND`` is what its entry point nam
 from __future__ import annotations
 
 import operator
+from types import ModuleType
 from typing import Any
 
 import array_api_compat.numpy as inner
@@ -81,12 +82,14 @@ def _boxed(function: Any) -> Any:
 class Space:
     """The library's namespace, or one of its extensions."""
 
+    __name__ = "boxed"  # not that of the module inside: namespaces are told apart by it
+
     def __init__(self, module: Any) -> None:
         self.module = module
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.module, name)
-        if name in ("linalg", "fft"):
+        if isinstance(found, ModuleType):
             return Space(found)
         plain = isinstance(found, type) or not callable(found) or name == "__array_namespace_info__"
         return found if plain else _boxed(found)

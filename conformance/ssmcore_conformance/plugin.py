@@ -1,4 +1,4 @@
-"""The pytest plugin of the conformance suite: options, backends, profiles, table of worst errors.
+"""The pytest plugin of the conformance suite: options, backends, profiles, ledgers, reports.
 
 Loaded by every pytest of an environment that has ssmcore, so nothing heavy is imported before a
 test module of the suite is collected or a test asks for a backend.
@@ -7,50 +7,30 @@ test module of the suite is collected or a test asks for a backend.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ssmcore_conformance.recording import NO_BACKEND, WORST, attach, begin, explain, is_ours
+from ssmcore_conformance.report import Collector, write
+from ssmcore_conformance.report_text import table
+from ssmcore_conformance.worst import Worst
+
 if TYPE_CHECKING:
     from ssmcore.backend import Backend
+    from ssmcore_conformance.ledger import Entry
 
 HERE = Path(__file__).resolve().parent
-PROPERTY = "ssm_worst"
 EXAMPLES = {"dev": 5, "ci": 15, "nightly": 300}
+SUFFIXES = (".html", ".json")
+REASONS = {
+    "ssm_eager": "JAX, which compiles each random length anew, only in the profile nightly",
+    "ssm_autodiff": "no selected backend has automatic differentiation",
+}
 STARTED = pytest.StashKey[bool]()
-Key = tuple[str, str, str]
-Figures = tuple[float, float]
-
-
-class Worst:
-    """Keeps, per property, backend and dtype, the largest error relative to its tolerance."""
-
-    def __init__(self) -> None:
-        self.found: dict[Key, Figures] = {}
-
-    def __call__(self, name: str, backend: str, dtype: str, error: float, tolerance: float) -> None:
-        """Record one error beside the tolerance it has to meet."""
-        key, new = (name, backend, dtype), (float(error), float(tolerance))
-        if key not in self.found or _ratio(new) > _ratio(self.found[key]):
-            self.found[key] = new
-
-    def merge(self, rows: list[list[Any]]) -> None:
-        """Add what another test, perhaps in another process, has recorded."""
-        for name, backend, dtype, error, tolerance in rows:
-            self(name, backend, dtype, error, tolerance)
-
-    def rows(self) -> list[list[Any]]:
-        """Return the records as plain lists, fit to be sent between processes."""
-        return [[*key, *figures] for key, figures in self.found.items()]
-
-
-def _ratio(figures: Figures) -> float:
-    error, tolerance = figures
-    if error != error:
-        return float("inf")
-    return error / tolerance if tolerance else float("inf") if error else 0.0
+COLLECTOR = pytest.StashKey[Collector]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -67,12 +47,62 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="ci",
         help="examples of each hypothesis test: dev few, ci some and always the same, nightly many",
     )
+    group.addoption(
+        "--ssm-report",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="write a report, HTML or JSON by the suffix of FILE (repeatable)",
+    )
+    group.addoption(
+        "--ssm-ledger",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="known failures of the backend that FILE (.toml) is named after (repeatable)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(Table(), "ssmcore-worst-errors")
     if config.getoption("ssm_backend"):
         selected(config)
+    if config.getoption("ssm_report"):
+        _check_reports(config.getoption("ssm_report"))
+    if config.getoption("ssm_ledger"):
+        _entries(config)
+    if not hasattr(config, "workerinput"):
+        config.stash[COLLECTOR] = Collector()
+        config.pluginmanager.register(config.stash[COLLECTOR], "ssmcore-collector")
+
+
+def _check_reports(paths: list[Path]) -> None:
+    """Raise a usage error where no report can be written, before anything runs."""
+    from ssmcore._reporting import check_writable
+    from ssmcore.errors import SSMError
+
+    for path in paths:
+        if path.suffix not in SUFFIXES:
+            msg = f"--ssm-report: {path} ends in {path.suffix!r}; expected .html or .json"
+            raise pytest.UsageError(msg)
+        try:
+            check_writable(path)
+        except SSMError as wrong:
+            msg = f"--ssm-report: {wrong}"
+            raise pytest.UsageError(msg) from None
+
+
+def _entries(config: pytest.Config) -> list[Entry]:
+    """Return the known failures of the selected backends; a bad file is a usage error."""
+    from ssmcore.errors import SSMError
+    from ssmcore_conformance import ledger
+
+    try:
+        return ledger.of_backends(selected(config), config.getoption("ssm_ledger"))
+    except SSMError as wrong:
+        msg = f"ledger: {wrong}"
+        raise pytest.UsageError(msg) from None
 
 
 def selected(config: pytest.Config) -> list[str]:
@@ -148,14 +178,16 @@ def _load_profile(name: str) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "ssm_backend" in metafunc.fixturenames:
-        metafunc.parametrize("ssm_backend", selected(metafunc.config), indirect=True)
-    if "ssm_eager" in metafunc.fixturenames:
-        names = [name for name in selected(metafunc.config) if name != "jax"]
-        metafunc.parametrize("ssm_eager", names, indirect=True)
-    if "ssm_autodiff" in metafunc.fixturenames:
-        names = [name for name in selected(metafunc.config) if _loaded(name).gradients]
-        metafunc.parametrize("ssm_autodiff", names, indirect=True)
+    config = metafunc.config
+    wanted: dict[str, Callable[[str], bool]] = {
+        "ssm_backend": lambda name: True,
+        "ssm_eager": lambda name: name != "jax" or config.getoption("ssm_profile") == "nightly",
+        "ssm_autodiff": lambda name: _loaded(name).gradients,
+    }
+    for fixture in set(wanted) & set(metafunc.fixturenames):
+        names: list[Any] = [name for name in selected(config) if wanted[fixture](name)]
+        none = pytest.param(NO_BACKEND, marks=pytest.mark.skip(reason=REASONS.get(fixture, "")))
+        metafunc.parametrize(fixture, names or [none], indirect=True)
 
 
 @pytest.fixture
@@ -166,7 +198,7 @@ def ssm_backend(request: pytest.FixtureRequest) -> Backend:
 
 @pytest.fixture
 def ssm_eager(request: pytest.FixtureRequest) -> Backend:
-    """Every selected backend but JAX, which would compile each random length anew."""
+    """Every selected backend; JAX, which compiles each random length anew, only nightly."""
     return _loaded(request.param)
 
 
@@ -181,38 +213,72 @@ def _loaded(name: str) -> Backend:
 
 
 @pytest.fixture
-def worst(request: pytest.FixtureRequest) -> Iterator[Worst]:
+def worst(request: pytest.FixtureRequest) -> Worst:
     """Record errors: worst(name, backend, dtype, error, tolerance); a table is shown at the end."""
-    recorder = Worst()
-    yield recorder
-    request.node.user_properties.append((PROPERTY, recorder.rows()))
+    return request.node.stash.setdefault(WORST, Worst())  # type: ignore[no-any-return]
 
 
-class Table:
-    """Gathers the records of all tests, of all processes, and prints them at the end."""
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if is_ours(item):
+        begin()
 
-    def __init__(self) -> None:
-        self.worst = Worst()
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the records along with the report of a test's end."""
-        if report.when == "teardown":
-            for name, rows in report.user_properties:
-                if name == PROPERTY:
-                    self.worst.merge(rows)  # type: ignore[arg-type]
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to the reports of a test: the snippet to that of a failure, all else to the last."""
+    if not is_ours(item):
+        return (yield)
+    error = call.excinfo.value if call.excinfo is not None else None
+    if call.when == "call" and isinstance(error, Exception | pytest.fail.Exception):
+        explain(item, error)
+    if call.when == "teardown":
+        attach(item)
+    report = yield
+    if report.failed and error is None:  # an expected failure that did not come
+        report.longrepr = f"{report.longrepr}: the test passes; remove the entry or the mark"
+    return report
 
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Print one line per property and dtype: worst error, and as a share of its tolerance."""
-        if not self.worst.found:
-            return
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, None, None]:
+    """Bring in the ledgers: all tests are looked at before any is deselected."""
+    if not any(map(is_ours, items)):
+        return (yield)
+    from ssmcore_conformance import ledger_marks
+
+    entries = _entries(config)
+    used = ledger_marks.mark(items, entries)
+    whole = not any("::" in argument for argument in config.args)
+    stale = ledger_marks.stale(items, entries, used) if whole else []
+    yield
+    items += stale
+    return None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the reports."""
+    paths = session.config.getoption("ssm_report")
+    if COLLECTOR not in session.config.stash or not paths:
+        return
+    profile = session.config.getoption("ssm_profile")
+    report = session.config.stash[COLLECTOR].report(
+        selected(session.config), profile, EXAMPLES[profile], int(session.exitstatus)
+    )
+    for path in paths:
+        write(path, report)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print the worst errors, and where the reports are."""
+    lines = table(config.stash[COLLECTOR].rows()) if COLLECTOR in config.stash else []
+    if lines:
         terminalreporter.section("worst errors (and as a share of the tolerance)")
-        lines: dict[tuple[str, str], dict[str, Figures]] = {}
-        for (name, backend, dtype), figures in sorted(self.worst.found.items()):
-            lines.setdefault((name, dtype), {})[backend] = figures
-        width = max(len(name) for name, _ in lines)
-        for (name, dtype), by_backend in lines.items():
-            cells = (
-                f"{backend} {figures[0]:.1e} ({_ratio(figures):.1e})"
-                for backend, figures in by_backend.items()
-            )
-            terminalreporter.write_line(f"{name:{width}}  {dtype:10}  {'  '.join(cells)}")
+    for line in lines:
+        terminalreporter.write_line(line)
+    for path in config.getoption("ssm_report"):
+        terminalreporter.write_line(f"report: {path}")

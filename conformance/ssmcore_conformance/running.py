@@ -7,7 +7,8 @@ inputs.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,28 +17,17 @@ from hypothesis import settings
 from ssmcore import arrays, backend
 from ssmcore.backend import Backend
 from ssmcore.layers import Layer
+from ssmcore_conformance.snippets import HISTORY, Call, layer_source, recorded
 
-__all__ = ["call", "compiled", "examples", "flat", "grid", "host", "layouts", "precision"]
+__all__ = ["call", "compiled", "examples", "flat", "host", "layouts", "precision"]
 
 Numbers = np.ndarray[Any, Any]
 
 
 def examples(library: Backend) -> int:
-    """Return how many cases to try: few on JAX, which compiles each shape anew."""
+    """Return how many cases to try: an eighth on JAX, which compiles each shape anew."""
     most = settings.default.max_examples if settings.default else 1
     return max(2, most // 8) if library.name == "jax" else most
-
-
-def grid(seed: int, count: int, **axes: Any) -> Iterator[dict[str, Any]]:
-    """Yield ``count`` combinations in which the values of each axis come about equally often."""
-    rng = np.random.default_rng(seed)
-    columns = {}
-    for name, values in axes.items():
-        start = int(rng.integers(len(values)))
-        order = [(start + k) % len(values) for k in range(count)]
-        columns[name] = [values[order[k]] for k in rng.permutation(count)]
-    for k in range(count):
-        yield {name: column[k] for name, column in columns.items()}
 
 
 def precision(dtype: str, kind: str) -> str:
@@ -64,7 +54,8 @@ def host(tree: Any) -> Any:
 def call(library: Backend, fn: Callable[..., Any], *given: Any, **named: Any) -> Any:
     """Return fn(*given, **named) in NumPy: NumPy arrays and dicts of them go in as the library's.
 
-    Anything else (numbers, names, arrays of the library) goes in as it is.
+    Anything else (numbers, names, arrays of the library) goes in as it is. The call is kept for
+    the snippet that a failure comes with.
     """
 
     def moved(x: Any) -> Any:
@@ -76,25 +67,56 @@ def call(library: Backend, fn: Callable[..., Any], *given: Any, **named: Any) ->
     options = {key: moved(value) for key, value in named.items()}
     present = [x for x in [*inputs, *options.values()] if isinstance(x, dict) or _is_array(x)]
     before = host(tuple(present))
-    out = fn(*inputs, **options)
+    made = Call(library.name, fn, recorded(given), recorded(named))
+    out = _run(made, inputs, options)
     for old, new in zip(flat(before), flat(host(tuple(present))), strict=True):
         np.testing.assert_array_equal(old, new, err_msg="an input was changed")
     where = {str(arrays.device(x)) for x in flat(tuple(present))}
     for x in flat(out):
         assert backend.of(x).name == library.name
         assert {str(arrays.device(x))} == where
-    return host(out)
+    return made.out
+
+
+def _run(made: Call, inputs: list[Any], options: dict[str, Any]) -> Any:
+    """Return what the call returns, and keep it, or what it raises, in the history."""
+    HISTORY.add(made)
+    try:
+        out = made.fn(*inputs, **options)
+    except Exception as error:
+        made.raised = error
+        raise
+    made.out = host(out)
+    return out
+
+
+@dataclass(frozen=True)
+class Run:
+    """A layer in one mode as a function of arrays."""
+
+    layer: Layer
+    mode: str
+    return_state: bool
+
+    def __call__(
+        self, params: Any, u: Any, state: Any = None, reset: Any = None, lengths: Any = None
+    ) -> Any:
+        options = {"reset": reset, "lengths": lengths, "return_state": self.return_state}
+        return self.layer(params, u, state, mode=self.mode, **options)
+
+    def source(self) -> str:
+        """Return this function, compiled, in Python."""
+        names = "params, u, state=None, reset=None, lengths=None"
+        options = f"mode={self.mode!r}, reset=reset, lengths=lengths"
+        end = ", return_state=True" if self.return_state else ""
+        made = f"{layer_source(self.layer)}(params, u, state, {options}{end})"
+        return f"library.compile(lambda {names}: {made})"
 
 
 @functools.cache
 def compiled(library: str, layer: Layer, mode: str, return_state: bool = False) -> Any:
     """Return ``layer`` in ``mode`` as a function of arrays, compiled once where that is done."""
-
-    def run(params: Any, u: Any, state: Any = None, reset: Any = None, lengths: Any = None) -> Any:
-        options = {"reset": reset, "lengths": lengths, "return_state": return_state}
-        return layer(params, u, state, mode=mode, **options)
-
-    return backend.load(library).compile(run)
+    return backend.load(library).compile(Run(layer, mode, return_state))
 
 
 def _is_array(x: Any) -> bool:

@@ -1,0 +1,118 @@
+"""The command ``python -m ssmcore_conformance``: the suite on installed backends, with reports."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+import typer
+
+from ssmcore.errors import SSMError, check_choice
+from ssmcore_conformance.plugin import EXAMPLES, HERE
+
+__all__ = ["main"]
+
+HELP = """Prove that backends compute what the papers say: run the conformance suite on them.
+
+Every primitive, discretisation, initialisation and layer is run on every backend and compared \
+with float64 definitions; recurrence, scan, convolution and chunks with each other; gradients \
+between libraries. Each error is shown beside its tolerance.
+
+Exit code 0 when all tests pass, 1 when any fails, 2 to 5 as of pytest.
+
+[bold]Examples[/bold]
+
+python -m ssmcore_conformance
+
+python -m ssmcore_conformance --backend torch --report out.html
+
+python -m ssmcore_conformance --backend mylibrary --select linear_scan,layers --profile dev
+
+python -m ssmcore_conformance -- -n 2 -x        (what follows -- goes to pytest)
+"""
+SUBJECTS = sorted(path.stem.removeprefix("test_") for path in HERE.glob("test_*.py"))
+Files = list[Path] | None
+Names = list[str] | None
+
+
+def run(
+    arguments: Annotated[
+        Names, typer.Argument(metavar="[-- PYTEST OPTIONS]", help="Passed on to pytest.")
+    ] = None,
+    backend: Annotated[
+        Names,
+        typer.Option(
+            metavar="NAMES", help="Comma-separated or repeated; all installed by default."
+        ),
+    ] = None,
+    profile: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="dev: few examples; ci: some, always the same; nightly: many, on JAX too.",
+        ),
+    ] = "ci",
+    select: Annotated[
+        Names,
+        typer.Option(metavar="SUBJECTS", help=f"Of {', '.join(SUBJECTS)}; all by default."),
+    ] = None,
+    report: Annotated[
+        Files,
+        typer.Option(metavar="FILE", help="Write a report; .html or .json by suffix. Repeatable."),
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Write every figure to FILE.json.")
+    ] = None,
+    ledger: Annotated[
+        Files,
+        typer.Option(
+            metavar="FILE", help="Known failures of the backend that FILE.toml is named after."
+        ),
+    ] = None,
+) -> None:
+    """Run the suite with pytest."""
+    options = [f"--ssm-profile={profile}"]
+    options += [f"--ssm-backend={name}" for name in backend or ()]
+    options += [f"--ssm-ledger={path.absolute()}" for path in ledger or ()]
+    reports = [*(report or ()), *([json] if json else ())]
+    options += [f"--ssm-report={path.absolute()}" for path in reports]
+    try:
+        check_choice("conformance", "profile", profile, EXAMPLES)
+        modules = _modules(select or [])
+        if json is not None and json.suffix != ".json":
+            msg = f"--json is {json}; expected a name that ends in .json"
+            raise SSMError(msg)
+    except SSMError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    own = [f"--rootdir={HERE}", f"--config-file={os.devnull}", "--import-mode=importlib"]
+    own += ["-pno:cacheprovider", "-Wignore:Module already imported", *(arguments or ())]
+    raise typer.Exit(int(pytest.main(["--pyargs", *modules, *options, *own])))
+
+
+def _modules(given: list[str]) -> list[str]:
+    """Return what pytest is to collect; SSMError for a subject that there is not."""
+    names = [name.strip() for part in given for name in part.split(",") if name.strip()]
+    for name in names:
+        check_choice("conformance", "select", name, SUBJECTS)
+    return [f"{HERE.name}.test_{name}" for name in names] or [HERE.name]
+
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+app.command(help=HELP)(run)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="python -m ssmcore_conformance")
+
+
+if __name__ == "__main__":
+    main()
