@@ -91,7 +91,7 @@ def of_backends(names: Iterable[str], given: Iterable[str | Path]) -> list[Entry
     names = list(names)
     files = [SHIPPED / f"{name}.toml" for name in names]
     files = [path for path in files if path.is_file()]
-    own = [getattr(backend.load(name), "ledger", None) for name in names]
+    own = [backend.load(name).ledger for name in names]
     files += [Path(path) for path in own if path is not None]
     entries = [entry for path in [*files, *given] for entry in read(path)]
     return [entry for entry in entries if entry.backend in names]
