@@ -86,6 +86,7 @@ EVERY: dict[str, tuple[Call, str]] = {
 @pytest.mark.parametrize("wrong", EVERY)
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_layer(ssm_backend: Any, name: str, wrong: str) -> None:
+    """Every layer refuses what it cannot be called with, and leaves it as it was."""
     changes, message = EVERY[wrong]
     refused(ssm_backend, name, usual(name) | changes, f"{name}: {message}")
 
@@ -133,6 +134,7 @@ def test_arguments_that_do_not_fit(name: str) -> None:
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_initial_states_that_cannot_be(ssm_backend: Any, name: str) -> None:
+    """initial_state refuses wrong parameters and batch shapes."""
     layer: Any = LAYERS[name].layer
     params = moved(ssm_backend, usual(name)["params"])
     for other in ({}, None, 3, [1.0], {"D": params}):
@@ -210,6 +212,7 @@ LISTS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("what", LISTS)
 @pytest.mark.parametrize("given", [[[1.0, 2.0]], (1.0,), "text", None, 3 + 1j])
 def test_lists_and_numbers_where_arrays_are_expected(what: str, given: Any) -> None:
+    """A list or a number where an array is expected is refused by name."""
     kept = repr(given)
     with pytest.raises(SSMError, match=rf"{what} is {type(given).__name__} .*; expected an array"):
         LISTS[what](given)
@@ -230,6 +233,7 @@ def test_none_beside_arrays() -> None:
 
 
 def test_every_public_primitive_is_given_lists() -> None:
+    """The lists above are given to every public primitive."""
     assert set(ssm.primitives.REFERENCES) <= {what.split(":")[0] for what in LISTS}
 
 
@@ -246,12 +250,14 @@ SHAPES: list[tuple[Callable[[], Any], str]] = [
 
 @pytest.mark.parametrize("at", range(len(SHAPES)))
 def test_discretisations_that_do_not_fit(at: int) -> None:
+    """Shapes and weights that do not fit a discretisation are refused."""
     call, message = SHAPES[at]
     with pytest.raises(SSMError, match=message):
         call()
 
 
 def test_positions_are_integers(ssm_backend: Any) -> None:
+    """Positions in a segment are whole numbers."""
     positions = ssm_backend.from_numpy(one(3))
     with pytest.raises(SSMError, match=r"segment_pos has dtype .*; expected integers"):
         checkpoints.reset_from_positions(positions)
@@ -298,6 +304,7 @@ def test_convolution_where_there_is_none(ssm_backend: Any, name: str) -> None:
 
 
 def test_not_an_array(ssm_backend: Any) -> None:
+    """What is no array is refused by name."""
     params = moved(ssm_backend, usual("S4D")["params"])
     for u in ([[1.0] * H], "text", None, 3.0):
         with pytest.raises(SSMError, match=f"S4D: u is {type(u).__name__} .*; expected an array"):
@@ -308,6 +315,7 @@ def test_not_an_array(ssm_backend: Any) -> None:
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_step_takes_one_time_step(ssm_backend: Any, name: str) -> None:
+    """step refuses an input with a wrong number of channels."""
     layer, params = LAYERS[name].layer, moved(ssm_backend, usual(name)["params"])
     with pytest.raises(SSMError, match=rf"{name}: u has shape .*expected \(\.\.\., 4\)"):
         layer.step(params, ssm_backend.from_numpy(one(())))
@@ -317,6 +325,7 @@ def test_a_step_takes_one_time_step(ssm_backend: Any, name: str) -> None:
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_bad_seeds_dtypes_and_backends(name: str) -> None:
+    """init refuses a seed, dtype or backend that cannot be."""
     layer = LAYERS[name].layer
     cases: list[tuple[Call, str]] = [
         ({"seed": -1}, f"{name}: seed is -1; expected a whole number of at least 0"),
@@ -385,6 +394,7 @@ OPTIONS: list[tuple[Callable[[], ssm.Layer], str]] = [
 
 @pytest.mark.parametrize("at", range(len(OPTIONS)))
 def test_options(at: int) -> None:
+    """Hyper-parameters that cannot be are refused with the value and what was expected."""
     make, message = OPTIONS[at]
     with pytest.raises(SSMError, match=message):
         make()

@@ -92,6 +92,7 @@ def test_value(ssm_backend: Any, worst: Any, name: str, options: str) -> None:
 
 @pytest.mark.parametrize("name", INNER)
 def test_lengths_with_resets(ssm_eager: Any, worst: Any, name: str) -> None:
+    """Lengths and resets together: each segment is turned within itself."""
     layer = ssm.Bidirectional.of(CASES[name].layer, skip_current=True)
     params, u = layer.init(1, dtype="float64"), inputs((2, L, layer.d_model))
     reset, lengths = np.arange(L) % 4 == 3, np.asarray([L - 3, 6])
@@ -108,6 +109,7 @@ def test_lengths_with_resets(ssm_eager: Any, worst: Any, name: str) -> None:
 
 @pytest.mark.parametrize("name", INNER)
 def test_tied_is_symmetric_under_reversal(ssm_backend: Any, worst: Any, name: str) -> None:
+    """With one parameter set, turning the input turns the output."""
     layer = ssm.Bidirectional.of(CASES[name].layer, share="all")
     params, u = layer.init(1, dtype="float64"), inputs((L, layer.d_model))
     run = compiled(ssm_backend.name, layer, "recurrence")
@@ -118,6 +120,7 @@ def test_tied_is_symmetric_under_reversal(ssm_backend: Any, worst: Any, name: st
 
 
 def test_modes_agree(ssm_eager: Any, worst: Any) -> None:
+    """Recurrence, scan and convolution agree in both directions."""
     layer = ssm.Bidirectional.of(CASES["S4D"].layer)
     params, u = layer.init(1, dtype="float64"), inputs((L, layer.d_model))
     limit = tolerance(layer, "S4D", params, u)
@@ -128,6 +131,7 @@ def test_modes_agree(ssm_eager: Any, worst: Any) -> None:
 
 
 def test_parameters_and_groups_are_those_of_both_ways() -> None:
+    """Parameters and their groups are those of both directions."""
     inner = CASES["S5"].layer
     layer = ssm.Bidirectional.of(inner)
     names = [name for name, _ in arrays.leaves(layer.init(0))]
@@ -138,6 +142,7 @@ def test_parameters_and_groups_are_those_of_both_ways() -> None:
 
 
 def test_it_cannot_stream() -> None:
+    """A state is neither taken nor given: the backward pass needs the whole sequence."""
     layer = ssm.Bidirectional.of(CASES["S5"].layer)
     params, u = layer.init(0), inputs((L, 4), "float32")
     with pytest.raises(SSMError, match="there is no state"):

@@ -50,6 +50,8 @@ AXES: dict[str, Any] = {
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
+    """y_t = sum_s k_s u_{t-s}, as the double loop has it."""
+
     @tried(ssm_backend, "causal_convolution", length, AXES)
     def value(case: dict[str, Any]) -> None:
         u, kernel = problem(case["seed"], length, case)
@@ -72,6 +74,7 @@ def test_later_inputs_do_not_reach_earlier_outputs(ssm_backend: Any, worst: Any)
 
 
 def test_one_tap_is_a_product_and_a_pulse_returns_the_kernel(ssm_backend: Any, worst: Any) -> None:
+    """One tap is a product; a pulse returns the kernel."""
     kernel = np.random.default_rng(0).standard_normal((31, H))
     pulse = np.zeros((31, H))
     pulse[0] = 1
@@ -83,6 +86,7 @@ def test_one_tap_is_a_product_and_a_pulse_returns_the_kernel(ssm_backend: Any, w
 
 
 def test_layouts_in_memory(ssm_backend: Any) -> None:
+    """Strided, transposed, flipped and read-only input gives the same output."""
     u, kernel = problem(
         0,
         7,
@@ -116,6 +120,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("wrong", BAD)
 def test_errors(ssm_backend: Any, wrong: str) -> None:
+    """What does not fit is refused with one clear error."""
     changes, message = BAD[wrong]
     given = {"u": one((2, 5, H)), "kernel": one((5, H))} | changes
     with pytest.raises(SSMError, match=f"causal_convolution: .*{message}"):
@@ -123,6 +128,7 @@ def test_errors(ssm_backend: Any, wrong: str) -> None:
 
 
 def test_mixed_libraries(ssm_backend: Any) -> None:
+    """Arrays of two libraries are refused."""
     other = "numpy" if ssm_backend.name != "numpy" else "array_api_strict"
     kernel = backend.load(other).from_numpy(one((5, H)))
     with pytest.raises(SSMError, match=r"arrays of one library.*got.*move them together"):

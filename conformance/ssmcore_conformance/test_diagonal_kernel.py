@@ -36,6 +36,8 @@ AXES: dict[str, Any] = {
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
+    """K_l = Re sum_n c_n a_n^l, as repeated multiplication has it."""
+
     @tried(ssm_backend, "diagonal_kernel", length, AXES)
     def value(case: dict[str, Any]) -> None:
         rng, H = np.random.default_rng(case["seed"]), case["width"]
@@ -72,6 +74,7 @@ def test_powers_do_not_drift(ssm_backend: Any, worst: Any, dtype: str) -> None:
 
 
 def test_layouts_in_memory(ssm_backend: Any) -> None:
+    """Strided, transposed, flipped and read-only input gives the same output."""
     rng = np.random.default_rng(0)
     a, c = transition(rng, (H, N), "complex128"), numbers(rng, (H, N), "complex128")
     usual = call(ssm_backend, ssm.diagonal_kernel, a, c, 7)
@@ -95,6 +98,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("wrong", BAD)
 def test_errors(ssm_backend: Any, wrong: str) -> None:
+    """What does not fit is refused with one clear error."""
     changes, message = BAD[wrong]
     given = {"a": one((H, N)), "coefficients": one((H, N)), "length": 4} | changes
     with pytest.raises(SSMError, match=f"diagonal_kernel: .*{message}"):
@@ -102,6 +106,7 @@ def test_errors(ssm_backend: Any, wrong: str) -> None:
 
 
 def test_mixed_libraries(ssm_backend: Any) -> None:
+    """Arrays of two libraries are refused."""
     other = "numpy" if ssm_backend.name != "numpy" else "array_api_strict"
     a = backend.load(other).from_numpy(one((H, N)))
     with pytest.raises(SSMError, match=r"arrays of one library.*got.*move them together"):

@@ -92,6 +92,8 @@ AXES: dict[str, Any] = {
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
+    """x_t = a x_{t-1} + B u_t, y_t = Re C x_t and the last state, as the loop has them."""
+
     @tried(ssm_backend, "diagonal_scan", length, AXES)
     def value(case: dict[str, Any]) -> None:
         compare(worst, ssm_backend, *problem(case["seed"], length, case))
@@ -99,6 +101,7 @@ def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
 
 @given(data=st.data())
 def test_chunks_carry_the_state(ssm_eager: Any, worst: Any, data: Any) -> None:
+    """Any cuts, the last state of one chunk the initial state of the next, change nothing."""
     form = data.draw(st.sampled_from(("mixing", "separate")))
     (a, B, C, u, x), options = problem(0, 33, PLAIN | {"form": form})
     expected, _ = oracles.diagonal_scan(a, B, C, u, x, reset=options["reset"])
@@ -121,6 +124,7 @@ def test_chunks_carry_the_state(ssm_eager: Any, worst: Any, data: Any) -> None:
 
 
 def test_layouts_in_memory(ssm_backend: Any) -> None:
+    """Strided, transposed, flipped and read-only input gives the same output."""
     (a, B, C, u, x), options = problem(0, 7, PLAIN)
     usual = call(ssm_backend, ssm.diagonal_scan, a, B, C, u, x, **options)
     forms = [layouts(ssm_backend, value) for value in (B, C, u)]
@@ -154,12 +158,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("wrong", BAD)
 def test_errors(ssm_backend: Any, wrong: str) -> None:
+    """What does not fit is refused with one clear error."""
     given, message = BAD[wrong]
     with pytest.raises(SSMError, match=f"diagonal_scan: .*{message}"):
         call(ssm_backend, ssm.diagonal_scan, **given)
 
 
 def test_mixed_libraries(ssm_backend: Any) -> None:
+    """Arrays of two libraries are refused."""
     other = "numpy" if ssm_backend.name != "numpy" else "array_api_strict"
     given = bad()
     given["u"] = backend.load(other).from_numpy(given["u"])

@@ -9,7 +9,6 @@ import mpmath as mp
 import numpy as np
 import pytest
 
-from ssmcore import backend
 from ssmcore.backend import Backend
 from ssmcore.discretization import DENSE_METHODS, discretize, discretize_dense
 from ssmcore.errors import SSMError
@@ -26,36 +25,17 @@ def exactly(x: Floats) -> Any:
     return mp.matrix(x.astype(float).tolist())
 
 
-def loaded(name: str) -> Backend:
-    try:
-        library = backend.load(name)
-    except SSMError as absent:
-        pytest.skip(str(absent))
-    library.enable_float64()
-    return library
-
-
-@pytest.fixture(params=["numpy", "torch", "jax", "array_api_strict"])
-def library(request: pytest.FixtureRequest) -> Backend:
-    return loaded(request.param)
-
-
-@pytest.fixture(params=["torch", "jax"])
-def differentiable(request: pytest.FixtureRequest) -> Backend:
-    return loaded(request.param)
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
-def test_value(library: Backend, alpha: float, dtype: type) -> None:
+def test_value(ssm_backend: Backend, alpha: float, dtype: type) -> None:
     """Against 50 digits. Gaussian elimination with pivots: N^2 eps cond(left), normwise."""
     H, N = 3, 4
     rng = np.random.default_rng(0)
     A: Floats = (rng.standard_normal((H, N, N)) - 2 * np.eye(N)).astype(dtype)
     B: Floats = rng.standard_normal((N, 1)).astype(dtype)
     dt: Floats = np.asarray([0.01, 0.3, 2.0]).astype(dtype)
-    got = discretize_dense(*(library.from_numpy(x) for x in (A, B[:, 0], dt)), alpha=alpha)
-    A_bar, B_bar = (library.to_numpy(x) for x in got)
+    got = discretize_dense(*(ssm_backend.from_numpy(x) for x in (A, B[:, 0], dt)), alpha=alpha)
+    A_bar, B_bar = (ssm_backend.to_numpy(x) for x in got)
     assert A_bar.shape == (H, N, N)
     assert B_bar.shape == (H, N)
     for h in range(H):
@@ -69,15 +49,15 @@ def test_value(library: Backend, alpha: float, dtype: type) -> None:
             assert ratio <= 1.0
 
 
-def test_one_state_is_the_diagonal_rule(differentiable: Backend) -> None:
+def test_one_state_is_the_diagonal_rule(ssm_autodiff: Backend) -> None:
     """N = 1 is the diagonal bilinear rule, values and derivatives; euler is alpha = 0."""
     host = {
         "A": np.asarray([-3.0, -0.1]),
         "B": np.asarray([2.0, 5.0]),
         "dt": np.asarray([0.3, 4.0]),
     }
-    tree = {name: differentiable.from_numpy(x) for name, x in host.items()}
-    xp = differentiable.xp
+    tree = {name: ssm_autodiff.from_numpy(x) for name, x in host.items()}
+    xp = ssm_autodiff.xp
     for method in DENSE_METHODS:
 
         def dense(t: Any, method: str = method) -> Any:
@@ -88,9 +68,9 @@ def test_one_state_is_the_diagonal_rule(differentiable: Backend) -> None:
             A_bar, gain = discretize(t["A"], t["dt"], method)
             return xp.sum(A_bar) + xp.sum(gain * t["B"])
 
-        one, two = (differentiable.value_and_grad(f, tree)[1] for f in (dense, diagonal))
+        one, two = (ssm_autodiff.value_and_grad(f, tree)[1] for f in (dense, diagonal))
         for name in tree:
-            a, b = differentiable.to_numpy(one[name]), differentiable.to_numpy(two[name])
+            a, b = ssm_autodiff.to_numpy(one[name]), ssm_autodiff.to_numpy(two[name])
             # sums of products of at most two steps, B and A; a divisor of at least 1
             terms = np.maximum(1.0, host["dt"]) ** 2 * (1 + host["B"]) * (1 + np.abs(host["A"]))
             error = float(np.max(np.abs(a - b) / terms / np.finfo(float).eps))
@@ -98,17 +78,19 @@ def test_one_state_is_the_diagonal_rule(differentiable: Backend) -> None:
             assert error <= SIDES_ROUND
 
 
-def test_leading_axes_broadcast(library: Backend) -> None:
+def test_leading_axes_broadcast(ssm_backend: Backend) -> None:
     """One A for all channels, a B for each, a step for each; euler and a float step too."""
     A, B = -np.eye(2) + 0.5, np.asarray([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     for method in DENSE_METHODS:
         for dt in (np.asarray([0.1, 0.2, 0.3]), 0.25):
-            step = dt if isinstance(dt, float) else library.from_numpy(dt)
-            got = discretize_dense(library.from_numpy(A), library.from_numpy(B), step, method)
+            step = dt if isinstance(dt, float) else ssm_backend.from_numpy(dt)
+            got = discretize_dense(
+                ssm_backend.from_numpy(A), ssm_backend.from_numpy(B), step, method
+            )
             for h in range(3):
                 alone = discretize_dense(A, B[h], float(np.broadcast_to(dt, 3)[h]), method)
                 for out, one in zip(got, alone, strict=True):
-                    host = library.to_numpy(out)
+                    host = ssm_backend.to_numpy(out)
                     assert host.shape == (3, *one.shape)
                     # the condition of I - dt/2 A is below 2 here
                     error = float(np.max(np.abs(host[h] - one)) / np.max(np.abs(one)))
@@ -128,5 +110,6 @@ BAD_CALLS = [
 
 @pytest.mark.parametrize(("call", "message"), BAD_CALLS)
 def test_errors(call: Callable[[], object], message: str) -> None:
+    """What does not fit is refused with one clear error."""
     with pytest.raises(SSMError, match=message):
         call()

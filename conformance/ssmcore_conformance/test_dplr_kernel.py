@@ -67,6 +67,7 @@ def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
 
 
 def test_rank_zero_is_a_diagonal_kernel(ssm_backend: Any, worst: Any) -> None:
+    """Without a low-rank term it is the kernel of the diagonal system."""
     given = problem(0, {"rank": 0, "states": 3, "dtype": "float64"})
     dt, Lambda, _, B, C = given
     half = dt[:, None] / 2 * Lambda
@@ -90,6 +91,7 @@ def test_shorter_kernels_are_the_start_of_longer_ones(ssm_backend: Any, worst: A
 
 
 def test_layouts_in_memory(ssm_backend: Any) -> None:
+    """Strided, transposed, flipped and read-only input gives the same output."""
     given = problem(2, {"rank": 2, "states": 3, "dtype": "float64"})
     usual = call(ssm_backend, ssm.dplr_kernel, *given, 7)
     forms = [layouts(ssm_backend, x) for x in given[1:]]
@@ -117,6 +119,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("wrong", BAD)
 def test_errors(ssm_backend: Any, wrong: str) -> None:
+    """What does not fit is refused with one clear error."""
     changes, message = BAD[wrong]
     usual = {"dt": np.ones(2), "Lambda": -Z, "P": Z[None], "B": Z, "C": Z, "length": 4}
     with pytest.raises(SSMError, match=f"dplr_kernel: .*{message}"):
@@ -124,6 +127,7 @@ def test_errors(ssm_backend: Any, wrong: str) -> None:
 
 
 def test_mixed_libraries(ssm_backend: Any) -> None:
+    """Arrays of two libraries are refused."""
     other = "numpy" if ssm_backend.name != "numpy" else "array_api_strict"
     dt = backend.load(other).from_numpy(np.ones(2))
     Lambda, P, B = (ssm_backend.from_numpy(x) for x in (-Z, Z[None], Z))

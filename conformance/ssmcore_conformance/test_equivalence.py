@@ -49,6 +49,7 @@ def compare(worst: Any, name: str, library: str, dtype: str, got: Any, expected:
 
 
 def test_every_length_is_tried() -> None:
+    """The lengths tried on a compiling library are among those tried elsewhere."""
     assert set(COMPILED_LENGTHS) < set(LENGTHS)
 
 
@@ -62,6 +63,7 @@ def lengths(library: str, name: str) -> tuple[int, ...]:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", CASES)
 def test_modes_agree(ssm_backend: Any, worst: Any, name: str, dtype: str) -> None:
+    """Recurrence = scan = convolution, up to L = 4096, with slow and fast channels."""
     library, case = ssm_backend.name, CASES[name]
     for length in lengths(library, name):
         u = inputs((length, case.layer.d_model), dtype)

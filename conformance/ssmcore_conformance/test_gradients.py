@@ -111,6 +111,7 @@ def gradients(problem: Problem, name: str, mode: str) -> dict[str, Numbers]:
 def test_libraries_agree_with_each_other_and_the_oracle(
     pytestconfig: Any, worst: Any, name: str, form: str
 ) -> None:
+    """Gradients of every layer: torch = JAX = differences of the oracle, in every mode."""
     problem = Problem(name, form)
     reference = differences(problem)
     libraries = [b for b in selected(pytestconfig) if backend.load(b).gradients]
@@ -206,6 +207,7 @@ MATTERS = {
 
 @pytest.mark.parametrize(("edge", "name"), [(e, n) for e, names in MATTERS.items() for n in names])
 def test_finite_at_the_edges(ssm_autodiff: Any, edge: str, name: str) -> None:
+    """Gradients stay finite at the edges of the domain."""
     problem = Problem(name, "plain")
     EDGES[edge](problem)
     mode = "recurrence" if ssm_autodiff.name == "jax" else "scan"

@@ -64,6 +64,7 @@ def entry(name: str, n: int, k: int) -> float:
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_hippo_entries(name: str) -> None:
+    """The entries of the HiPPO matrices are those of their formulas."""
     N = 10
     A, B = init.hippo(name, N)
     expected = np.array([[entry(name, n, k) for k in range(N)] for n in range(N)])
@@ -84,6 +85,7 @@ def test_hippo_entries(name: str) -> None:
 @pytest.mark.parametrize("N", SIZES)
 @pytest.mark.parametrize("name", MEASURES)
 def test_low_rank_correction_leaves_shift_plus_skew(name: str, N: int) -> None:
+    """A + P^T P = c I + S with S skew-symmetric."""
     A, _ = init.hippo(name, N)
     P = init.low_rank_correction(name, N, rank_of(name))
     S = A + P.T @ P - SHIFT[name] * np.eye(N)
@@ -94,6 +96,7 @@ def test_low_rank_correction_leaves_shift_plus_skew(name: str, N: int) -> None:
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_extra_ranks_are_zero(name: str) -> None:
+    """Ranks beyond the correction are zero."""
     least = rank_of(name)
     P = init.low_rank_correction(name, 6, least + 2)
     assert P.shape == (least + 2, 6)
@@ -103,6 +106,7 @@ def test_extra_ranks_are_zero(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "ratio"), [("legs", 2.0), ("lagt", 2.0)])
 def test_input_is_sqrt2_times_correction(name: str, ratio: float) -> None:
+    """B = sqrt(2) P for LegS and LagT."""
     system = init.nplr(name, 16)
     squares = np.abs(system.B) ** 2 / np.abs(system.P[0]) ** 2
     # B and P are the same real vector but for a factor, projected on V: errors N eps relative to
@@ -116,6 +120,7 @@ def test_input_is_sqrt2_times_correction(name: str, ratio: float) -> None:
 @pytest.mark.parametrize("N", SIZES)
 @pytest.mark.parametrize("name", MEASURES)
 def test_nplr_reconstructs_the_system(name: str, N: int) -> None:
+    """The NPLR form gives A and B back."""
     A, B = init.hippo(name, N)
     Lambda, P, B_tilde, V = init.nplr(name, N, rank_of(name))
     assert Lambda.shape == B_tilde.shape == (N // 2,)
@@ -138,6 +143,7 @@ def test_nplr_reconstructs_the_system(name: str, N: int) -> None:
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_nplr_keeps_the_upper_half_in_order(name: str) -> None:
+    """The stored half has Im lambda >= 0, ascending, with phases normalised."""
     Lambda, _, _, V = init.nplr(name, 64, 2)
     assert np.all(Lambda.real == SHIFT[name])
     assert np.all(Lambda.imag >= 0)
@@ -149,6 +155,7 @@ def test_nplr_keeps_the_upper_half_in_order(name: str) -> None:
 
 @pytest.mark.parametrize("N", [2, 4, 64])
 def test_fourier_null_pair(N: int) -> None:
+    """The null space of FouT is stored as one pair with lambda = c."""
     Lambda, _, B, V = init.nplr("fout", N)
     assert Lambda[0] == 0
     # N eps ||S||, ||S|| = pi (N/2 - 1).
@@ -179,10 +186,12 @@ def test_fourier_null_pair(N: int) -> None:
     ],
 )
 def test_reference_eigenvalues(name: str, N: int, n: int, quoted: str) -> None:
+    """Published eigenvalues of the HiPPO matrices are met to their last digit."""
     assert_quoted(init.nplr(name, N, rank_of(name)).Lambda.imag[n], quoted)
 
 
 def test_lagt_eigenvalues_in_closed_form() -> None:
+    """The spectrum of LagT is that of its closed form."""
     N = 32
     # S is anticirculant with entries -1/2, +1/2: i omega with omega = cot((2j+1) pi / 2N) / 2.
     j = np.arange(N // 2)[::-1]
@@ -192,6 +201,7 @@ def test_lagt_eigenvalues_in_closed_form() -> None:
 
 
 def test_clamp_reproduces_the_reference() -> None:
+    """Clamping Im B gives the published number of clamped entries and norm."""
     free, clamped = init.nplr("legs", 64), init.nplr("legs", 64, b_clip=2.0)
     assert_quoted(float(np.max(np.abs(free.B.imag))), "40.75")
     assert int(np.sum(free.B != clamped.B)) == 11
@@ -204,6 +214,7 @@ def test_clamp_reproduces_the_reference() -> None:
 
 @pytest.mark.parametrize("N", SIZES)
 def test_legs_input_in_closed_form(N: int) -> None:
+    """B of LegS is V_0 (1 - 2i Im lambda)."""
     Lambda, _, B, V = init.nplr("legs", N)
     # row 0 of S v = i omega v; its residual is the backward error of eigh, N eps ||S||, doubled.
     worst = float(np.max(np.abs(B - V[0] * (1 - 2j * Lambda.imag))))
@@ -212,6 +223,7 @@ def test_legs_input_in_closed_form(N: int) -> None:
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_nplr_does_not_depend_on_lapack_phases(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other phases and orders from the eigensolver give the same form."""
     N = 16
     expected = init.nplr(name, N, 2)
     eigh = np.linalg.eigh
@@ -262,6 +274,7 @@ def test_nplr_does_not_depend_on_lapack_phases(name: str, monkeypatch: pytest.Mo
     ],
 )
 def test_s4d_reference_values(name: str, n: int, quoted: str) -> None:
+    """Initial eigenvalues of S4D are the published ones."""
     Lambda = init.s4d_eigenvalues(name, 64)
     assert Lambda.dtype == np.complex128
     assert Lambda.shape == (32,)
@@ -271,6 +284,7 @@ def test_s4d_reference_values(name: str, n: int, quoted: str) -> None:
 
 
 def test_s4d_real_and_scales() -> None:
+    """S4D-Real is -1, -2, ...; scales multiply."""
     assert init.s4d_eigenvalues("real", 8).tolist() == [-1, -2, -3, -4]
     plain = init.s4d_eigenvalues("inv", 8)
     scaled = init.s4d_eigenvalues("inv", 8, real_scale=2.0, imag_scale=0.25)
@@ -278,6 +292,7 @@ def test_s4d_real_and_scales() -> None:
 
 
 def test_s4d_random_parts_keep_to_their_ranges() -> None:
+    """Random parts of S4D have the stated distributions."""
     N, draws = 64, 400
     for name, top in (("lin", 1.0), ("real", N / 2)):
         found = [init.s4d_eigenvalues(name, N, real_random=True, rng=rng(k)) for k in range(draws)]
@@ -295,6 +310,7 @@ def test_s4d_random_parts_keep_to_their_ranges() -> None:
 
 
 def test_s4d_input_vectors() -> None:
+    """Initial B of S4D is that of its formula."""
     N = 8
     root = np.exp(2j * np.pi / N)
     expected = {
@@ -321,6 +337,7 @@ def test_s4d_input_vectors() -> None:
     ],
 )
 def test_s5_reference_ranges(size: int, lowest: str, highest: str) -> None:
+    """The spectra of blocks of S5 have the published ranges."""
     Lambda, _, _ = init.s5_hippo_blocks(size, 1, conj_sym=True)
     assert_quoted(float(Lambda.imag[0]), lowest)
     assert_quoted(float(Lambda.imag[-1]), highest)
@@ -331,6 +348,7 @@ def test_s5_reference_ranges(size: int, lowest: str, highest: str) -> None:
     [(16, 1, True), (16, 4, True), (16, 4, False), (9, 3, False), (64, 8, True), (4, 4, False)],
 )
 def test_s5_blocks_diagonalise_the_normal_part(P_full: int, blocks: int, conj_sym: bool) -> None:
+    """V Lambda V^* is the normal part of HiPPO-LegS, block by block."""
     Lambda, V, Vinv = init.s5_hippo_blocks(P_full, blocks, conj_sym)
     size, P = P_full // blocks, P_full // (2 if conj_sym else 1)
     assert (Lambda.shape, V.shape, Vinv.shape) == ((P,), (P_full, P), (P, P_full))
@@ -407,5 +425,6 @@ ERRORS: list[tuple[Callable[[], object], str]] = [
 
 @pytest.mark.parametrize(("call", "message"), ERRORS, ids=[message for _, message in ERRORS])
 def test_bad_input_is_refused(call: Callable[[], object], message: str) -> None:
+    """What an initialisation cannot be given is refused."""
     with pytest.raises(SSMError, match=message):
         call()

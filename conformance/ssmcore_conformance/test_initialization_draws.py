@@ -73,6 +73,7 @@ def assert_truncated_normal(sample: Floats, std: float) -> None:
 
 
 def test_s5_input_matrix() -> None:
+    """B of S5 has the stated variance."""
     P_full, H = 64, 300
     _, V, Vinv = init.s5_hippo_blocks(P_full, 4, conj_sym=True)
     B = init.s5_input_matrix(rng(), Vinv, H)
@@ -83,6 +84,7 @@ def test_s5_input_matrix() -> None:
 
 @pytest.mark.parametrize("kind", ["trunc_standard_normal", "lecun_normal"])
 def test_s5_output_matrix_truncated(kind: str) -> None:
+    """C of S5 has the stated variance, from truncated normal numbers."""
     P_full, H = 64, 300
     _, V, Vinv = init.s5_hippo_blocks(P_full, 4, conj_sym=False)
     C = init.s5_output_matrix(rng(), V, H, kind)
@@ -95,6 +97,7 @@ def test_s5_output_matrix_truncated(kind: str) -> None:
 
 
 def test_s5_output_matrix_complex_normal() -> None:
+    """C of S5 is complex normal with variance 1/2 a part."""
     _, V, _ = init.s5_hippo_blocks(64, 4, conj_sym=True)
     C = init.s5_output_matrix(rng(), V, 300, "complex_normal")
     assert C.dtype == np.complex128
@@ -112,6 +115,7 @@ def test_s5_output_matrix_complex_normal() -> None:
     [(0.0, 1.0, 6.28), (0.9, 0.999, 0.31), (0.5, 0.5, 1.0), (0.999, 0.9999999, 1e-3)],
 )
 def test_ring(r_min: float, r_max: float, max_phase: float) -> None:
+    """|lambda|^2 of the LRU is uniform between r_min^2 and r_max^2, the phase uniform."""
     N = 20_000
     nu_log, theta_log, gamma_log = init.ring(rng(), N, r_min, r_max, max_phase)
     assert {x.dtype for x in (nu_log, theta_log, gamma_log)} == {np.dtype(np.float64)}
@@ -133,6 +137,7 @@ def test_ring(r_min: float, r_max: float, max_phase: float) -> None:
 
 
 def test_default_ring_moments() -> None:
+    """The default ring has mean |lambda| 2/3 and mean |lambda|^2 1/2."""
     N = 100_000
     nu_log, _, _ = init.ring(rng(), N)
     radius = np.exp(-np.exp(nu_log))
@@ -144,6 +149,7 @@ def test_default_ring_moments() -> None:
 @pytest.mark.parametrize("top", [False, True])
 @pytest.mark.parametrize(("r_min", "r_max"), [(0.0, 1.0), (0.9, 1.0), (0.0, 0.5), (0.999, 0.999)])
 def test_ring_is_finite_at_the_ends(top: bool, r_min: float, r_max: float) -> None:
+    """No draw of the ring is infinite, whatever the random numbers."""
     extreme: Any = Extreme(top)
     for parameter in init.ring(extreme, 3, r_min, r_max):
         assert np.all(np.isfinite(parameter))
@@ -156,6 +162,7 @@ def decay(a_param: Floats) -> Floats:
 
 
 def test_rglru_distributions() -> None:
+    """a, or a^c, of the RG-LRU has the stated distribution."""
     a = decay(init.rglru_a_param(rng(), 20_000, 8.0, "a"))
     assert_uniform(a**2, 0.9**2, 0.999**2)
     a = decay(init.rglru_a_param(rng(), 20_000, 8.0, "a^c"))
@@ -173,6 +180,7 @@ def test_rglru_distributions() -> None:
     ],
 )
 def test_rglru_reference_ends(kind: str, top: bool, a_param: str, a: str, fastest: str) -> None:
+    """The ends of the range of the RG-LRU are the published ones."""
     extreme: Any = Extreme(top)
     value = init.rglru_a_param(extreme, 1, 8.0, kind)
     assert_quoted(float(value[0]), a_param)
@@ -184,6 +192,7 @@ def test_rglru_reference_ends(kind: str, top: bool, a_param: str, a: str, fastes
 
 
 def test_log_uniform_timescale() -> None:
+    """log dt is uniform between its bounds."""
     log_dt = init.log_uniform_timescale(rng(), (100, 200), 1e-3, 0.1)
     assert log_dt.dtype == np.float64
     assert log_dt.shape == (100, 200)
@@ -193,6 +202,7 @@ def test_log_uniform_timescale() -> None:
 
 
 def test_inverse_softplus_against_mpmath() -> None:
+    """The inverse of softplus, against 50 digits."""
     x = np.concatenate([np.logspace(-300, 300, 601), np.logspace(-6, 3, 400), [np.log(2.0)]])
     worst = 0.0
     with mpmath.workdps(700):
@@ -206,6 +216,7 @@ def test_inverse_softplus_against_mpmath() -> None:
 
 
 def test_softplus_bias() -> None:
+    """softplus of the bias is log-uniform, not below the floor."""
     bias = init.softplus_bias(rng(), 20_000, 1e-3, 0.1)
     assert_uniform(np.log(np.log1p(np.exp(bias))), np.log(1e-3), np.log(0.1))
     assert_quoted(float(init.inverse_softplus(1e-3)), "-6.907")
@@ -233,6 +244,7 @@ DRAWS: dict[str, Callable[[np.random.Generator], Any]] = {
 
 @pytest.mark.parametrize("name", DRAWS)
 def test_one_seed_one_result(name: str) -> None:
+    """A seed gives one result, another seed another one."""
     first, again, other = (DRAWS[name](rng(seed)) for seed in (3, 3, 4))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)

@@ -37,6 +37,7 @@ def _states_equal(found: dict[str, Any], expected: dict[str, Any]) -> bool:
 @pytest.mark.parametrize("kind", INTEGERS)
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 def test_lengths_of_any_integer_type(library: str, kind: str) -> None:
+    """lengths may have any integer type."""
     if library not in backend.available():
         pytest.skip(f"{library} is not installed")
     used, layer, u = backend.load(library), LAYERS["LRU"], _input(300)
@@ -56,6 +57,7 @@ def test_lengths_of_any_integer_type(library: str, kind: str) -> None:
 @pytest.mark.parametrize("mode", ["recurrence", "scan"])
 @pytest.mark.parametrize("name", LAYERS)
 def test_nothing_crosses_a_restart_not_even_nan(name: str, mode: str) -> None:
+    """NaN before a restart does not reach what comes after."""
     layer, u = LAYERS[name], _input(24)
     params, reset = layer.init(0), np.zeros((2, 24), bool)
     reset[:, 9] = True
@@ -72,6 +74,7 @@ def test_nothing_crosses_a_restart_not_even_nan(name: str, mode: str) -> None:
 
 @pytest.mark.parametrize(("one", "other"), [("S4", "S4D"), ("LSSL", "S6"), ("S5", "LRU")])
 def test_the_state_of_another_layer_is_refused_though_its_shape_fits(one: str, other: str) -> None:
+    """The state of another layer is refused though its shape fits."""
     layers = {"S5": ssm.S5(2, d_state=8), **{k: LAYERS[k] for k in LAYERS if k != "S5"}}
     layer, u = layers[other], _input(5)
     state = layers[one].initial_state(layers[one].init(0), (2,))
@@ -81,6 +84,7 @@ def test_the_state_of_another_layer_is_refused_though_its_shape_fits(one: str, o
 
 @pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf")])
 def test_selective_scan_refuses_steps_that_cannot_be(bad: float) -> None:
+    """Negative and non-finite step sizes are refused."""
     u = np.ones((3, 1))
     delta = u.copy()
     delta[1] = bad
@@ -89,6 +93,7 @@ def test_selective_scan_refuses_steps_that_cannot_be(bad: float) -> None:
 
 
 def test_a_restart_inside_the_padding_is_invisible() -> None:
+    """A restart inside the padding changes nothing."""
     both = ssm.Bidirectional.of(ssm.RGLRU(2, first_step_reset=False))
     params, u, reset = both.init(0), _input(10), np.zeros((2, 10), bool)
     reset[:, 6] = True
@@ -98,6 +103,7 @@ def test_a_restart_inside_the_padding_is_invisible() -> None:
 
 
 def test_move_refuses_what_it_would_have_to_lose() -> None:
+    """move refuses what it would have to lose."""
     with pytest.raises(ssm.SSMError, match="complex array"):
         ssm.move(np.ones(2) * 1j, dtype="float32")
     with pytest.raises(ssm.SSMError, match="device 'nonsense'"):
@@ -105,6 +111,7 @@ def test_move_refuses_what_it_would_have_to_lose() -> None:
 
 
 def test_blocks_of_s5_are_those_of_the_original_where_they_fit() -> None:
+    """S5 has 8 blocks where they fit, else 4, 2, 1."""
     imaginary = ssm.S5(2, d_state=256).init(0, dtype="float64")["Lambda_im"]
     np.testing.assert_array_equal(imaginary, np.tile(imaginary[:16], 8))
     assert ssm.S5(2, d_state=4).init(0)["Lambda_im"].shape == (2,)

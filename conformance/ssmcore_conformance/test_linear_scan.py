@@ -81,6 +81,8 @@ AXES: dict[str, Any] = {
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
+    """h_t = a_t h_{t-1} + b_t, as the loop has it, in both directions."""
+
     @tried(ssm_backend, "linear_scan", length, AXES)
     def value(case: dict[str, Any]) -> None:
         compare(worst, ssm_backend, *problem(case["seed"], length, case))
@@ -118,6 +120,7 @@ def test_layouts_in_memory(ssm_backend: Any) -> None:
 
 
 def test_constant_transition_is_the_varying_one_written_out(ssm_backend: Any, worst: Any) -> None:
+    """A constant transition gives what the same one written out gives."""
     (_, b, h), _ = problem(0, 65, PLAIN)
     a = np.asarray([1.0, -1.0, np.exp(1e-6j)]) * (1 - 1e-6)
     written = np.broadcast_to(a, (65, P)).copy()
@@ -150,6 +153,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("wrong", BAD)
 def test_errors(ssm_backend: Any, wrong: str) -> None:
+    """What does not fit is refused with one clear error."""
     given, message = BAD[wrong]
     if wrong == "half" and not hasattr(ssm_backend.xp, "float16"):
         message, given = "a has dtype int8", given | {"a": np.ones(P, np.int8)}
@@ -158,6 +162,7 @@ def test_errors(ssm_backend: Any, wrong: str) -> None:
 
 
 def test_mixed_libraries(ssm_backend: Any) -> None:
+    """Arrays of two libraries are refused."""
     other = "numpy" if ssm_backend.name != "numpy" else "array_api_strict"
     b = backend.load(other).from_numpy(np.ones((5, P)))
     with pytest.raises(SSMError, match=r"arrays of one library.*got.*move them together"):

@@ -88,6 +88,7 @@ def test_one_step_size_a_state_is_the_dense_system(ssm_backend: Any, worst: Any)
 def test_channels_are_layers_that_share_the_dynamics(
     ssm_backend: Any, worst: Any, model: str
 ) -> None:
+    """Several channels are as many layers that share A, B and dt."""
     channels = 3
     wide = getattr(ssm, model)(H, d_state=N, channels=channels)
     narrow = getattr(ssm, model)(H, d_state=N)
@@ -104,6 +105,7 @@ def test_channels_are_layers_that_share_the_dynamics(
 
 
 def test_sets_share_out_the_copies() -> None:
+    """A set of initialisations is shared out over the copies."""
     params = ssm.S4(8, d_state=N, initialization="all", n_ssm=4).init(0, dtype="float64")
     for row, name in enumerate(("legs", "fout")):
         form = initialization.nplr(name, N, b_clip=2.0)
@@ -122,6 +124,7 @@ def test_sets_share_out_the_copies() -> None:
 
 
 def test_random_spectra_differ_from_copy_to_copy() -> None:
+    """Random spectra differ from copy to copy."""
     for options in (
         {"initialization": "rand"},
         {"imag_random": True},
@@ -196,16 +199,19 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("model", "options", "message"), REFUSED, ids=lambda x: str(x)[:40])
 def test_bad_options(model: Any, options: dict[str, Any], message: str) -> None:
+    """Options that cannot be are refused with what was expected."""
     with pytest.raises(SSMError, match=message):
         model(H, **options)
 
 
 def test_a_sigmoid_below_its_start_is_refused() -> None:
+    """A start that a sigmoid cannot reach is refused."""
     layer = ssm.S4D(H, d_state=N, imag_transform="sigmoid")
     with pytest.raises(SSMError, match=r"A_imag starts at up to .* 'sigmoid' stays below 1"):
         layer.init(0)
 
 
 def test_shared_dynamics_need_an_output_matrix() -> None:
+    """Sharing the dynamics needs an output matrix."""
     with pytest.raises(SSMError, match="share is 'dynamics' with S6, which has no output matrix"):
         ssm.Bidirectional.of(ssm.S6(H), share="dynamics")

@@ -107,6 +107,7 @@ def assert_logarithmic(run: Callable[[int], object]) -> None:
 
 @pytest.mark.parametrize("primitive", PRIMITIVES)
 def test_primitives(primitive: Callable[[int], None]) -> None:
+    """The parallel modes of the primitives take O(log L) array operations."""
     assert_logarithmic(primitive)
 
 
@@ -114,6 +115,7 @@ def test_primitives(primitive: Callable[[int], None]) -> None:
     ("name", "mode"), [(n, m) for n, case in CASES.items() for m in (*case.modes[1:], "auto")]
 )
 def test_layers(name: str, mode: str) -> None:
+    """The parallel modes of the layers take O(log L) array operations."""
     layer = CASES[name].layer
     params = layer.init(0, dtype="float64")
     assert_logarithmic(
@@ -122,6 +124,7 @@ def test_layers(name: str, mode: str) -> None:
 
 
 def test_the_count_sees_a_loop() -> None:
+    """The count of operations sees a loop over time."""
     layer = CASES["S5"].layer
     params = layer.init(0, dtype="float64")
     with pytest.raises(AssertionError):

@@ -145,6 +145,7 @@ def test_accurate_product(ssm_backend: Any, worst: Any, states: int) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("length", [1, 2, 3, 7, 8, 33])
 def test_krylov(ssm_backend: Any, worst: Any, dtype: str, length: int) -> None:
+    """B, A B, A^2 B, ..., as repeated multiplication has them."""
     A, B = contraction(dtype), np.ones((2, 3), dtype)
     out = call(ssm_backend, powers.krylov, A, B, length)
     assert out.shape == (2, 3, length)

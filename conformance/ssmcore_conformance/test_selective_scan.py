@@ -105,6 +105,8 @@ AXES: dict[str, Any] = {
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
+    """y_t and the last state of h_t = e^{delta_t A} h_{t-1} + delta_t B_t u_t are a loop's."""
+
     @tried(ssm_backend, "selective_scan", length, AXES)
     def value(case: dict[str, Any]) -> None:
         compare(worst, ssm_backend, *problem(case["seed"], length, case))
@@ -112,6 +114,7 @@ def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
 
 @given(data=st.data())
 def test_chunks_carry_the_state(ssm_eager: Any, worst: Any, data: Any) -> None:
+    """Any cuts, the last state of one chunk the initial state of the next, change nothing."""
     given, options = problem(0, 33, PLAIN)
     u, delta, A, B, C, D = given
     x, reset = options["initial"], options["reset"]
@@ -132,6 +135,7 @@ def test_chunks_carry_the_state(ssm_eager: Any, worst: Any, data: Any) -> None:
 
 
 def test_step_of_size_zero_holds_the_state(ssm_backend: Any) -> None:
+    """A step of size 0 holds the state."""
     given, options = problem(0, 5, PLAIN | {"reset": "none"})
     given[1] = 0 * given[1]
     _, state = call(ssm_backend, ssm.selective_scan, *given, **options, return_state=True)
@@ -139,6 +143,7 @@ def test_step_of_size_zero_holds_the_state(ssm_backend: Any) -> None:
 
 
 def test_layouts_in_memory(ssm_backend: Any) -> None:
+    """Strided, transposed, flipped and read-only input gives the same output."""
     given, options = problem(0, 7, PLAIN)
     usual = call(ssm_backend, ssm.selective_scan, *given, **options)
     forms = [layouts(ssm_backend, value) for value in given[:5]]
@@ -174,12 +179,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("wrong", BAD)
 def test_errors(ssm_backend: Any, wrong: str) -> None:
+    """What does not fit is refused with one clear error."""
     given, message = BAD[wrong]
     with pytest.raises(SSMError, match=f"selective_scan: .*{message}"):
         call(ssm_backend, ssm.selective_scan, **given)
 
 
 def test_mixed_libraries(ssm_backend: Any) -> None:
+    """Arrays of two libraries are refused."""
     other = "numpy" if ssm_backend.name != "numpy" else "array_api_strict"
     given = bad()
     strange = backend.load(other).from_numpy(given.pop("A"))

@@ -75,6 +75,7 @@ def test_chunks_carry_the_state(ssm_eager: Any, data: Any) -> None:
 
 
 def test_layouts_in_memory(ssm_backend: Any) -> None:
+    """Strided, transposed, flipped and read-only input gives the same output."""
     u, weight, bias, state = problem(0, 7, PLAIN)
     usual = call(ssm_backend, ssm.short_convolution, u, weight, bias, state)
     forms = [layouts(ssm_backend, x) for x in (u, weight, state)]
@@ -100,6 +101,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("wrong", BAD)
 def test_errors(ssm_backend: Any, wrong: str) -> None:
+    """What does not fit is refused with one clear error."""
     changes, message = BAD[wrong]
     given = {"u": one((2, 5, H)), "weight": one((4, H))} | changes
     with pytest.raises(SSMError, match=f"short_convolution: .*{message}"):
@@ -107,6 +109,7 @@ def test_errors(ssm_backend: Any, wrong: str) -> None:
 
 
 def test_mixed_libraries(ssm_backend: Any) -> None:
+    """Arrays of two libraries are refused."""
     other = "numpy" if ssm_backend.name != "numpy" else "array_api_strict"
     weight = backend.load(other).from_numpy(one((4, H)))
     with pytest.raises(SSMError, match=r"arrays of one library.*got.*move them together"):
