@@ -76,9 +76,17 @@ S4 = [
 LSSL = ["LSSL(4, d_state=4, per_feature=True)"]
 
 
+def thorough(config: pytest.Config) -> None:
+    """Skip what takes JAX long to compile, unless the profile takes its time."""
+    if config.getoption("ssm_profile") != "nightly":
+        pytest.skip("takes JAX half a minute to compile: in the profile nightly only")
+
+
 @pytest.mark.parametrize("layer", S4 + LSSL)
-def test_modes_agree(worst: Any, tmp_path: Path, layer: str) -> None:
+def test_modes_agree(pytestconfig: pytest.Config, worst: Any, tmp_path: Path, layer: str) -> None:
     """As drawn, and with |lambda| = 1 - 1e-6 in two channels: relative to each channel's peak."""
+    if layer not in (S4[0], LSSL[0]):
+        thorough(pytestconfig)
     found = results(RUN, tmp_path / "y.npz", layer, LENGTH)
     for kind in ("init", "slow"):
         expected = found[f"{kind} recurrence"]
@@ -91,8 +99,9 @@ def test_modes_agree(worst: Any, tmp_path: Path, layer: str) -> None:
 
 
 @pytest.mark.parametrize("layer", [S4[0]])
-def test_gradients(worst: Any, tmp_path: Path, layer: str) -> None:
+def test_gradients(pytestconfig: pytest.Config, worst: Any, tmp_path: Path, layer: str) -> None:
     """Those of float64, up to the rounding of as many steps, as shares of each gradient's peak."""
+    thorough(pytestconfig)
     found = results(GRADIENTS, tmp_path / "narrow.npz", layer, SHORT)
     expected = results(GRADIENTS, tmp_path / "wide.npz", layer, SHORT, wide=True)
     limit = eps("float32") * steps(SHORT, 4)

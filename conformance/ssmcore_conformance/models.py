@@ -15,7 +15,7 @@ import numpy as np
 import ssmcore as ssm
 from ssmcore import arrays, oracle
 
-__all__ = ["CASES", "LAYERS", "LTI", "Case", "condition", "expected", "inputs", "slow"]
+__all__ = ["BRIEFLY", "CASES", "LAYERS", "LTI", "Case", "condition", "expected", "inputs", "slow"]
 
 Numbers = np.ndarray[Any, Any]
 H = 4
@@ -88,6 +88,8 @@ CASES = LAYERS | {
         {"c": 4.0, "first_step_reset": False, "root_offset": 1e-6},
     ),
 }
+BRIEFLY = "jax compiles a variant of a layer in one precision only: float64"
+"""Why a case is skipped: each program takes JAX seconds to compile."""
 LTI = [name for name, case in CASES.items() if not case.layer.time_varying]
 
 

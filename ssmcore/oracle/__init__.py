@@ -56,8 +56,8 @@ SHAPES: dict[str, dict[str, tuple[str, ...]]] = {
         "A_log_real": ("SN",),
         "A_imag": ("SN",),
         "P": ("rSN2",),
-        "B": ("SN2", "SN"),
-        "C": ("FN2", "FN"),
+        "B": ("SN2",),
+        "C": ("FN2",),
         "D": ("F",),
     },
     "S5": {
@@ -144,11 +144,12 @@ def _flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Real]:
     return flat
 
 
-def _check_shapes(model: str, p: Mapping[str, Real]) -> None:
+def _check_shapes(model: str, p: Mapping[str, Real], real: bool) -> None:
     """Every letter of SHAPES must stand for one size, in all parameters of the model."""
     sizes = {"2": 2}
     for name, choices in SHAPES[model].items():
         shape = p[name].shape
+        choices = tuple(axes.rstrip("2") for axes in choices) if real else choices
         axes = next((axes for axes in choices if len(axes) == len(shape)), "")
         found = dict(zip(axes, shape, strict=False))
         if not axes or tuple({**found, **sizes}[axis] for axis in axes) != shape:
@@ -177,7 +178,7 @@ def _check_model(
         missing, unknown = sorted(expected - set(p)), sorted(set(p) - expected)
         msg = f"oracle: {model} parameters lack {missing} and have unknown {unknown}"
         raise SSMError(msg)
-    _check_shapes(model, p)
+    _check_shapes(model, p, bool(options.get("is_real")))
     for name in options:
         check_choice(f"oracle {model}", "option", name, OPTIONS[model])
     filled = {**OPTIONS[model], **options}
