@@ -1,4 +1,4 @@
-"""The same input gives the same bits, from run to run, alone or beside other sequences."""
+"""The same input gives the same bits, from run to run."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from ssmcore_conformance.test_adjoints import PROBLEMS, WITH_STATE
 L = 129
 
 
+def same_bits(runs: list[Any]) -> None:
+    """Compare every array of the runs with that of the first."""
+    first, *others = (flat(run) for run in runs)
+    for other in others:
+        for x, y in zip(first, other, strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
 @pytest.mark.parametrize("title", PROBLEMS)
 def test_primitives_give_the_same_bits_again(ssm_backend: Any, title: str) -> None:
     """A primitive run three times on the same input returns the same bits."""
     name, draw = PROBLEMS[title]
     given = draw(np.random.default_rng(1))
     extra = {"return_state": True} if name in WITH_STATE[:2] else {}
-    first, *others = (
-        flat(call(ssm_backend, getattr(ssm, name), **given, **extra)) for _ in range(3)
-    )
-    for other in others:
-        for x, y in zip(first, other, strict=True):
-            np.testing.assert_array_equal(x, y)
+    same_bits([call(ssm_backend, getattr(ssm, name), **given, **extra) for _ in range(3)])
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -36,18 +39,12 @@ def test_layers_give_the_same_bits_again(ssm_backend: Any, name: str) -> None:
     params, u = layer.init(0), inputs((2, L, layer.d_model), "float32")
     for mode in LAYERS[name].modes if ssm_backend.name != "jax" else ("auto",):
         run = compiled(ssm_backend.name, layer, mode, True)
-        first, *others = (flat(call(ssm_backend, run, params, u)) for _ in range(3))
-        for other in others:
-            for x, y in zip(first, other, strict=True):
-                np.testing.assert_array_equal(x, y)
+        same_bits([call(ssm_backend, run, params, u) for _ in range(3)])
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_one_seed_one_set_of_bits(ssm_backend: Any, name: str) -> None:
     """init(seed) does not depend on what was drawn before, nor on the backend."""
     layer = LAYERS[name].layer
-    expected = flat(host(layer.init(7, backend="numpy")))
-    for _ in range(2):
-        found = flat(host(layer.init(7, backend=ssm_backend.name)))
-        for x, y in zip(expected, found, strict=True):
-            np.testing.assert_array_equal(x, y)
+    names = ("numpy", ssm_backend.name, ssm_backend.name)
+    same_bits([host(layer.init(7, backend=name)) for name in names])

@@ -96,6 +96,8 @@ def chunked(
 @pytest.mark.parametrize("name", CASES)
 def test_any_chunks(ssm_eager: Any, worst: Any, name: str, dtype: str) -> None:
     """Random cuts, empty chunks and single steps included, each chunk in a random mode."""
+    if name not in LAYERS and dtype == "float32" and ssm_eager.name != "numpy":
+        pytest.skip("variants of a layer are cut in float32 on NumPy only")
     length = 33
     case, params = CASES[name], parameters(name, dtype, slowly=True)
     u = inputs((length, case.layer.d_model), dtype)
