@@ -36,6 +36,7 @@ __all__ = [
     "tree_map",
     "two_product",
     "two_sum",
+    "widen",
     "widest_real",
 ]
 
@@ -87,6 +88,12 @@ def widest_real(x: Array) -> Any:
     offered = xp.__array_namespace_info__().dtypes(kind="real floating", device=None)
     no_double = "mps" in str(device(x))
     return xp.float64 if "float64" in offered and not no_double else xp.float32
+
+
+def widen(x: Array) -> Array:
+    """Return ``x``, real or complex, in the widest precision its library offers on its device."""
+    xp, real = namespace(x), widest_real(x)
+    return xp.astype(x, complex_dtype(xp, real) if is_complex(x) else real, copy=False)
 
 
 def arange(like: Array, stop: int, dtype: Any) -> Array:

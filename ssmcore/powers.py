@@ -90,7 +90,8 @@ def squares(a: Array, count: int) -> Array:
 def powers(a: Array, length: int) -> Array:
     """Return a^0, a^1, ..., a^(length-1) on a new first axis.
 
-    Built by doubling from ``squares``; the relative error is at most about 2 log2(length) ulp.
+    A product of two tables built by doubling from ``squares``; the relative error is at most
+    about 2 log2(length) ulp.
 
     Parameters
     ----------
@@ -107,14 +108,12 @@ def powers(a: Array, length: int) -> Array:
     >>> powers(np.asarray([2.0]), 4)[:, 0]
     array([1., 2., 4., 8.])
     """
-    xp = arrays.namespace(a)
-    table = xp.ones((1, *a.shape), dtype=a.dtype, device=arrays.device(a))
     if length < 2:
-        return table[:length, ...]
-    levels = squares(a, (length - 1).bit_length())
-    for k in range(levels.shape[0]):
-        table = xp.concat((table, table * levels[k, ...]), axis=0)
-    return table[:length, ...]
+        xp = arrays.namespace(a)
+        return xp.ones((length, *a.shape), dtype=a.dtype, device=arrays.device(a))
+    coarse, fine = factored_powers(a, length)
+    table = coarse[:, None, ...] * fine[None, ...]
+    return arrays.namespace(a).reshape(table, (-1, *a.shape))[:length, ...]
 
 
 def factored_powers(a: Array, length: int) -> tuple[Array, Array]:
@@ -122,10 +121,20 @@ def factored_powers(a: Array, length: int) -> tuple[Array, Array]:
 
     Shapes (Q, ...) and (m, ...), m the power of two near sqrt(length); length at least 1.
     """
-    shift = ((length - 1).bit_length() + 1) // 2
-    fine = powers(a, 1 << shift)
-    base = squares(a, shift + 1)[shift, ...]
-    return powers(base, -(-length // (1 << shift))), fine
+    bits = (length - 1).bit_length()
+    shift = (bits + 1) // 2
+    levels = squares(a, bits + 1)
+    fine = _table(levels, range(shift), 1 << shift)
+    return _table(levels, range(shift, bits), -(-length // (1 << shift))), fine
+
+
+def _table(levels: Array, used: range, length: int) -> Array:
+    """Return the product of levels[k] over the bits set in 0, 1, ..., length-1, bit 0 first."""
+    xp = arrays.namespace(levels)
+    table = xp.ones_like(levels[:1, ...])
+    for k in used:
+        table = xp.concat((table, table * levels[k, ...]), axis=0)
+    return table[:length, ...]
 
 
 def narrow(x: Array) -> bool:

@@ -16,21 +16,30 @@ from ssmcore.primitives import REFERENCES
 __all__ = ["JaxBackend"]
 
 STATIC = {
-    "linear_scan": "reverse",
-    "diagonal_scan": "reverse",
-    "diagonal_kernel": "length",
-    "dplr_kernel": "length",
+    "linear_scan": ("reverse",),
+    "diagonal_scan": ("reverse",),
+    "diagonal_kernel": ("length",),
+    "dplr_kernel": ("length",),
 }
 
 
 @functools.cache
 def _compiled() -> Mapping[str, Callable[..., Any]]:
+    """Return what runs each primitive, compiled as a whole: JAX's own, else the reference."""
     import jax
 
-    return {
-        name: jax.jit(reference, static_argnames=STATIC.get(name))
-        for name, reference in REFERENCES.items()
+    from ssmcore_jax._scan import linear_scan
+    from ssmcore_jax._selective import selective_scan
+
+    native: Mapping[str, Callable[..., Any]] = {
+        "linear_scan": linear_scan,
+        "selective_scan": selective_scan,
     }
+
+    def compiled(name: str) -> Callable[..., Any]:
+        return jax.jit(native.get(name, REFERENCES[name]), static_argnames=STATIC.get(name))
+
+    return {name: compiled(name) for name in REFERENCES}
 
 
 class JaxBackend(Backend):
@@ -57,7 +66,7 @@ class JaxBackend(Backend):
         return [str(d) for d in jax.devices()]
 
     def primitives(self) -> Mapping[str, Callable[..., Any]]:
-        """The references, each compiled by ``jax.jit`` as a whole."""
+        """Scans of JAX's own and the references, each compiled by ``jax.jit`` as a whole."""
         return _compiled()
 
     def from_numpy(self, x: np.ndarray[Any, Any], device: Any = None) -> Any:

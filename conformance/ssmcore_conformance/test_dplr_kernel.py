@@ -17,26 +17,31 @@ from ssmcore_conformance.tolerances import bound, check, steps
 
 H = 2
 Numbers = np.ndarray[Any, Any]
+DAMPING = {"any": 1.0, "little": 1e-9, "none": 0.0, "nothing moves": 0.0}
+"""Factors on Re Lambda; with "nothing moves" Lambda = 0, the pole on the node omega = 1."""
 
 
 def problem(seed: int, case: dict[str, Any]) -> list[Any]:
-    """Return dt, Lambda, P, B, C: Re Lambda < 0, so that A is dissipative."""
+    """Return dt, Lambda, P, B, C: Re Lambda <= 0, so that A is dissipative."""
     rng = np.random.default_rng(seed)
     dtype, n = precision(case["dtype"], "complex"), case["states"]
     dt = np.exp(rng.uniform(-5, 0, H)).astype(case["dtype"])
-    Lambda = (-np.exp(rng.standard_normal((H, n))) + 5j * rng.standard_normal((H, n))).astype(dtype)
+    damping = -np.exp(rng.standard_normal((H, n))) * DAMPING[case.get("damping", "any")]
+    phases = rng.standard_normal((H, n)) * (case.get("damping") != "nothing moves")
+    Lambda = (damping + 5j * phases).astype(dtype)
     P = numbers(rng, (case["rank"], H, n), dtype)
     return [dt, Lambda, P, numbers(rng, (H, n), dtype), numbers(rng, (H, n), dtype)]
 
 
 def growth(given: list[Any], length: int) -> Numbers:
-    """|C| max_j |(I - A_bar omega_j)^-1| |B_bar| per system, in 2-norms.
+    """|C| max_j |(I - A_bar omega_j)^-1| |B_bar| e per system, in 2-norms.
 
-    The largest over the nodes, with and without the low-rank part: the kernel is the difference
-    of the two terms of the Woodbury identity. |A_bar| <= 1, so powers add eps a step.
+    The largest over nodes of radius e^(-1/L), where an inverse is at most L large, with and
+    without the low-rank part: the kernel is the difference of the two terms of the Woodbury
+    identity; e is what the last tap was made smaller by. |A_bar| <= 1, so powers add eps a step.
     """
     dt, Lambda, P, B, C = given
-    nodes = np.exp(-2j * np.pi * np.arange(length) / length)
+    nodes = np.exp((-1 - 2j * np.pi * np.arange(length)) / length)
     sizes = []
     for rank in (0, P.shape[0]):
         A_bar, B_bar = oracles.dplr_matrices(dt, Lambda, P[:rank], B)
@@ -44,10 +49,12 @@ def growth(given: list[Any], length: int) -> Numbers:
         inverse = np.linalg.inv(eye - nodes[:, None, None, None] * A_bar)
         norms = np.linalg.norm(inverse, 2, axis=(-2, -1)).max(axis=0)
         sizes.append(norms * np.linalg.norm(B_bar, axis=-1))
-    return np.asarray(2 * np.linalg.norm(C, axis=-1) * np.max(sizes, axis=0))
+    return np.asarray(2 * np.e * np.linalg.norm(C, axis=-1) * np.max(sizes, axis=0))
 
 
-AXES: dict[str, Any] = dict(rank=(0, 1, 2), states=(1, 2, 3), dtype=("float64", "float32"))
+AXES: dict[str, Any] = dict(
+    rank=(0, 1, 2), states=(1, 2, 3), dtype=("float64", "float32"), damping=tuple(DAMPING)
+)
 
 
 @pytest.mark.parametrize("length", LENGTHS)

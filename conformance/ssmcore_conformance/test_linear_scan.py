@@ -88,6 +88,18 @@ def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
         compare(worst, ssm_backend, *problem(case["seed"], length, case))
 
 
+@pytest.mark.parametrize("length", [1, 2])
+def test_the_result_is_memory_of_its_own(ssm_backend: Any, length: int) -> None:
+    """Whoever writes into the result leaves the input alone, after one step too."""
+    b = ssm_backend.from_numpy(np.ones((length, P)))
+    h = ssm.linear_scan(ssm_backend.from_numpy(np.ones(P)), b)
+    try:
+        h[...] = 7.0
+    except TypeError:
+        pytest.skip(f"{ssm_backend.name} writes into no array")
+    np.testing.assert_array_equal(backend.to_numpy(b), 1.0)
+
+
 PLAIN = {"batch": (2,), "dtype": "float64", "kinds": KINDS[3], "form": "(L, P)", "initial": True}
 PLAIN |= {"width": P, "modulus": "any", "reset": "random", "reset_form": "(L,)", "reverse": False}
 

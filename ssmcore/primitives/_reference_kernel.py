@@ -50,13 +50,18 @@ def bilinear_real(A: Array, dt: Array) -> tuple[Array, Array]:
     return inverse @ (eye + half), inverse * dt[:, None, None]
 
 
+RADIUS = 2.0
+"""-log of the nodes' radius to the power L. All poles lie on or outside the unit circle, hence at
+least RADIUS / L away from the nodes, however slowly a state forgets; taps lose e^RADIUS at most."""
+
+
 def _truncated_output(dt: Array, Lambda: Array, P: Array, C: Array, length: int) -> Array:
-    """Return C (I - A_bar^L), so that a length-L transform sees the first L taps only."""
+    """Return C (I - (rho A_bar)^L), so that a length-L transform sees the first L taps only."""
     xp = arrays.namespace(Lambda)
     n = Lambda.shape[-1]
     A_bar, _ = bilinear_real(real_dplr(Lambda, P), dt)
     row = xp.concat((xp.real(C), -xp.imag(C)), axis=-1)[:, None, :]
-    power = row
+    power = row * math.exp(-RADIUS)
     for level, square in enumerate(powers.matrix_squares(A_bar, length.bit_length())):
         if length >> level & 1:
             power = power @ square
@@ -64,20 +69,12 @@ def _truncated_output(dt: Array, Lambda: Array, P: Array, C: Array, length: int)
     return rest[:, :n] - rest[:, n:] * 1j
 
 
-def _resolvents(dt_Lambda: Array, length: int) -> tuple[Array, Array, Array]:
-    """Return 1 / (2i s - c dt Lambda) and its conjugate-pair twin (H, J, N), and c + is (J).
-
-    The nodes are omega_j = exp(-2 pi i j / L) = exp(-2i theta_j), c = cos theta, s = sin theta.
-    With z = 2 (1 - omega) / (1 + omega) = 2i s / c both sides are multiplied by c, so that
-    omega = -1 (c = 0) is a node like any other.
-    """
-    theta = math.pi * np.arange(length // 2 + 1) / length
-    cosine = np.where(2 * np.arange(length // 2 + 1) == length, 0.0, np.cos(theta))
-    real = arrays.namespace(dt_Lambda).real(dt_Lambda)
-    c, s = arrays.like(real, cosine), arrays.like(real, np.sin(theta))
-    scaled, node = c[:, None] * dt_Lambda[:, None, :], (s * 2j)[:, None]
-    conjugate = arrays.conj(scaled)
-    return 1.0 / (node - scaled), 1.0 / (node - conjugate), c + s * 1j
+def _nodes(real: Array, length: int) -> tuple[Array, Array]:
+    """Return 1 - omega and (1 + omega) / 2 for omega_j = rho e^(-2 pi i j / L), j up to L / 2."""
+    exponent = (-RADIUS - 2j * math.pi * np.arange(length // 2 + 1)) / length
+    found = -np.expm1(exponent), (1.0 + np.exp(exponent)) / 2.0
+    one, half = (arrays.like(real, z.real) + arrays.like(real, z.imag) * 1j for z in found)
+    return one, half
 
 
 def dplr_kernel(dt: Array, Lambda: Array, P: Array, B: Array, C: Array, length: int) -> Array:
@@ -85,23 +82,37 @@ def dplr_kernel(dt: Array, Lambda: Array, P: Array, B: Array, C: Array, length: 
     xp = arrays.namespace(dt, Lambda, P, B, C)
     if length == 0:
         return xp.zeros((0, dt.shape[0]), dtype=dt.dtype, device=arrays.device(dt))
-    rank = P.shape[0]
-    resolvent, twin, phase = _resolvents(dt[:, None] * Lambda, length)
+    one, half = _nodes(dt, length)
+    z, dt_Lambda = one[:, None], (dt[:, None] * Lambda)[:, None, :]
+    resolvent = 1.0 / (z - half[:, None] * dt_Lambda)
+    twin = 1.0 / (z - half[:, None] * arrays.conj(dt_Lambda))
     C_tilde = _truncated_output(dt, Lambda, P, C, length)
     left = xp.concat((C_tilde[None, ...], arrays.conj(P)), axis=0)
     right = xp.concat((B[None, ...], P), axis=0)
     pairs = xp.permute_dims(left[:, None, ...] * right[None, ...], (2, 3, 0, 1))
     flat = xp.reshape(pairs, (*pairs.shape[:2], -1))
     sums = resolvent @ flat + twin @ arrays.conj(flat)
-    r = dt[:, None, None, None] * xp.reshape(sums, (*sums.shape[:2], rank + 1, rank + 1))
-    K_hat = r[:, :, 0, 0]
-    if rank:
-        c = xp.real(phase)[None, :, None, None]
-        eye = xp.eye(rank, dtype=r.dtype, device=arrays.device(r))
-        solved = xp.linalg.solve(eye + c * r[:, :, 1:, 1:], c * r[:, :, 1:, :1])
-        K_hat = K_hat - (r[:, :, :1, 1:] @ solved)[:, :, 0, 0]
-    K_hat = K_hat * phase
+    r = dt[:, None, None, None] * xp.reshape(sums, (*sums.shape[:2], *pairs.shape[2:]))
+    K_hat = _without_low_rank(r, half[None, :, None, None])
+    scale = arrays.like(dt, np.exp(RADIUS * np.arange(length) / length))
+    return xp.matrix_transpose(scale * xp.fft.irfft(_hermitian(K_hat, length), n=length, axis=-1))
+
+
+def _without_low_rank(r: Array, half: Array) -> Array:
+    """Return r_00 - h r_01 (I + h r_11)^-1 r_10, h = (1 + omega) / 2, one rank at a time.
+
+    Sherman-Morrison. Inside the unit circle A - z is dissipative, with any part of the low rank:
+    each 1 + h r_kk has a real part of at least 1, so nothing is lost by dividing.
+    """
+    while r.shape[-1] > 1:
+        column, row = r[..., :-1, -1:], r[..., -1:, :-1]
+        r = r[..., :-1, :-1] - half * column * row / (1.0 + half * r[..., -1:, -1:])
+    return r[..., 0, 0]
+
+
+def _hermitian(K_hat: Array, length: int) -> Array:
+    """Return half a spectrum (..., L // 2 + 1) without rounding in its imaginary ends."""
+    xp = arrays.namespace(K_hat)
     self_conjugate = 2 * np.arange(length // 2 + 1) % length == 0
-    keep = arrays.like(dt, np.where(self_conjugate, 0.0, 1.0))
-    K_hat = xp.real(K_hat) + keep * xp.imag(K_hat) * 1j
-    return xp.matrix_transpose(xp.fft.irfft(K_hat, n=length, axis=-1))
+    keep = arrays.like(xp.real(K_hat), np.where(self_conjugate, 0.0, 1.0))
+    return xp.real(K_hat) + keep * xp.imag(K_hat) * 1j

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
-from ssmcore import arrays, powers
+from ssmcore import arrays, backend, powers
 from ssmcore.typing import Array
 
 __all__ = ["constant_prefix", "diagonal_scan", "linear_scan", "selective_scan", "varying_prefix"]
@@ -79,6 +80,13 @@ def constant_prefix(
     return _interleave(xp.concat((b[:1, ...], even), axis=0), odd)
 
 
+def _scan(*given: Array | None, **options: Any) -> Array:
+    """Run linear_scan as the library of the arrays has it."""
+    run = backend.of(given[1]).primitives().get("linear_scan", linear_scan)
+    h: Array = run(*given, **options)
+    return h
+
+
 def _led(x: Array, ndim: int) -> Array:
     """Return ``x`` with leading axes of 1 up to ``ndim`` axes, so that time can come first."""
     return arrays.namespace(x).reshape(x, (*([1] * (ndim - x.ndim)), *x.shape))
@@ -109,13 +117,17 @@ def _forward_scan(a: Array, b: Array, initial: Array | None, reset: Array | None
         first_keep = None if keep is None else keep[..., :1, :]
         carried = _carried(first_keep, first * initial[..., None, :])
         b = xp.concat((b[..., :1, :] + carried, b[..., 1:, :]), axis=-2)
+    elif b.shape[-2] == 1:
+        return xp.concat((b,), axis=-2)  # never the caller's own memory
     in_time = arrays.moveaxis(b, -2, 0)
     keep_in_time = None if keep is None else arrays.moveaxis(keep, -2, 0)
     if a.ndim < 2 or a.shape[-2] == 1:
         levels = powers.squares(first if a.ndim < 2 else first[..., 0, :], b.shape[-2].bit_length())
         h = constant_prefix(lambda k, x: levels[k, ...] * x, keep_in_time, in_time)
     else:
-        h = varying_prefix(arrays.moveaxis(a, -2, 0), keep_in_time, in_time)
+        a_in_time = arrays.widen(arrays.moveaxis(a, -2, 0))
+        h = varying_prefix(a_in_time, keep_in_time, arrays.widen(in_time))
+        h = xp.astype(h, b.dtype, copy=False)
     return arrays.moveaxis(h, 0, -2)
 
 
@@ -135,7 +147,7 @@ def diagonal_scan(
     *,
     reset: Array | None,
     reverse: bool,
-) -> tuple[Array, Array | None]:
+) -> tuple[Array, Array]:
     """See ssmcore.diagonal_scan."""
     xp = arrays.namespace(a, B, C, u)
     channels = a.ndim == 2
@@ -145,8 +157,10 @@ def diagonal_scan(
         drive = xp.astype(u, B.dtype, copy=False) @ xp.matrix_transpose(B)
     states = math.prod(a.shape)
     flat = xp.reshape(drive, (*u.shape[:-1], states))
-    start = None if initial is None else xp.reshape(initial, (*u.shape[:-2], states))
-    h = linear_scan(xp.reshape(a, (states,)), flat, start, reset=reset, reverse=reverse)
+    if initial is None:
+        initial = xp.zeros((*u.shape[:-2], *a.shape), dtype=a.dtype, device=arrays.device(u))
+    start = xp.reshape(initial, (*u.shape[:-2], states))
+    h = _scan(xp.reshape(a, (states,)), flat, start, reset=reset, reverse=reverse)
     h = xp.reshape(h, drive.shape)
     y = _read(C, h, channels)
     if u.shape[-2] == 0:
@@ -165,7 +179,7 @@ def selective_scan(
     *,
     initial: Array | None,
     reset: Array | None,
-) -> tuple[Array, Array | None]:
+) -> tuple[Array, Array]:
     """See ssmcore.selective_scan."""
     xp = arrays.namespace(u, delta, A, B, C)
     B_t = B if B.ndim == u.ndim + 1 else B[..., None, :]
@@ -173,11 +187,14 @@ def selective_scan(
     shape = (*u.shape, A.shape[-1])
     states = math.prod(A.shape)
     flat = (*u.shape[:-1], states)
+    dtype = xp.result_type(A.dtype, B.dtype)
     a = xp.exp(delta[..., None] * A)
-    b = xp.broadcast_to((delta * u)[..., None] * B_t, shape)
-    start = None if initial is None else xp.reshape(initial, (*u.shape[:-2], states))
-    h = linear_scan(xp.reshape(a, flat), xp.reshape(b, flat), start, reset=reset, reverse=False)
+    b = xp.astype(xp.broadcast_to((delta * u)[..., None] * B_t, shape), dtype, copy=False)
+    if initial is None:
+        initial = xp.zeros((*u.shape[:-2], *A.shape), dtype=dtype, device=arrays.device(u))
+    start = xp.reshape(initial, (*u.shape[:-2], states))
+    h = _scan(xp.reshape(a, flat), xp.reshape(b, flat), start, reset=reset, reverse=False)
     h = xp.reshape(h, shape)
-    y = _read(C_t, h, channels=True) * (2.0 if arrays.is_complex(h) else 1.0)
+    y = _read(C_t, h, channels=True) * (2.0 if arrays.is_complex(A) else 1.0)
     y = y if D is None else y + D * u
     return y, h[..., -1, :, :] if u.shape[-2] else initial

@@ -90,9 +90,10 @@ def dplr_kernel(dt: Array, Lambda: Array, P: Array, B: Array, C: Array, length: 
 
     Notes
     -----
-    Generating function at the roots of unity, a Cauchy product per node, the low rank by the
-    Woodbury identity, one inverse FFT; C (I - A_bar^L) is formed here. omega = -1 is an ordinary
-    node (see the reference). O(H N (L + N^2 log L)) operations, O(H N L) memory in the reference.
+    Generating function on a circle of radius e^(-1/L), a Cauchy product per node, the low rank by
+    the Woodbury identity, one inverse FFT; C (I - (rho A_bar)^L) is formed here. No node meets a
+    pole, even where Lambda = 0, and omega = -1 is a node like any other.
+    O(H N (L + N^2 log L)) operations, O(H N L) memory in the reference.
     Source: S4 (Gu, Goel, Re 2022), Algorithm 1 and appendix C.3.
 
     Examples
