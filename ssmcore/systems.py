@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from ssmcore import arrays, powers
 from ssmcore.primitives import (
@@ -20,7 +20,7 @@ from ssmcore.primitives import (
 )
 from ssmcore.primitives._reference_kernel import bilinear_real, real_dplr
 from ssmcore.primitives._reference_scan import constant_prefix
-from ssmcore.time_varying import SelectiveSystem, TimeVaryingSystem
+from ssmcore.time_varying import SelectiveSystem, StateSpace, TimeVaryingSystem
 from ssmcore.typing import Array
 
 __all__ = ["DPLRSystem", "DenseSystem", "DiagonalSystem", "StateSpace", "System"]
@@ -28,19 +28,6 @@ __all__ = ["DPLRSystem", "DenseSystem", "DiagonalSystem", "StateSpace", "System"
 
 Step: TypeAlias = Callable[[Array, Array], tuple[Array, Array]]
 """From (x_{t-1}, u_t (..., H)) to (x_t, C x_t (..., H))."""
-
-
-class StateSpace(NamedTuple):
-    """A plain real discrete system, as control tools want it.
-
-    A (..., n, n), B (..., n, m), C (..., p, n), D (..., p, m); H separate systems have a leading
-    axis H and m = p = 1.
-    """
-
-    A: Array
-    B: Array
-    C: Array
-    D: Array
 
 
 def _rotations(a: Array) -> Array:

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ssmcore import arrays
 from ssmcore.discretization import apply_method
 from ssmcore.primitives import implementation, linear_scan
 from ssmcore.typing import Array
 
-__all__ = ["SelectiveSystem", "TimeVaryingSystem"]
+__all__ = ["SelectiveSystem", "StateSpace", "TimeVaryingSystem"]
+
+
+class StateSpace(NamedTuple):
+    """A plain real discrete system, as control tools want it.
+
+    A (..., n, n), B (..., n, m), C (..., p, n), D (..., p, m); H separate systems have a leading
+    axis H and m = p = 1, time-varying ones the axes (..., L, H): x_t = A_t x_{t-1} + B_t u_t.
+    """
+
+    A: Array
+    B: Array
+    C: Array
+    D: Array
 
 
 @dataclass(frozen=True)
@@ -32,6 +45,17 @@ class TimeVaryingSystem:
     def dtype(self) -> Any:
         """Real dtype the system runs in."""
         return self.a.dtype
+
+    def to_dense(self) -> StateSpace:
+        """Return plain real matrices of every step, with leading axes (..., L, H)."""
+        xp = arrays.namespace(self.a)
+        eye = xp.eye(self.a.shape[-1], dtype=self.dtype, device=arrays.device(self.a))
+        C = xp.broadcast_to(self.C, self.a.shape)
+        D = xp.zeros_like(self.a[..., 0])
+        D = D if self.D is None else D + self.D
+        return StateSpace(
+            eye * self.a[..., None], self.B[..., None], C[..., None, :], D[..., None, None]
+        )
 
     def coefficients(self) -> dict[str, Array]:
         """Return what changes with time, each with its time axis at -3."""
@@ -92,6 +116,10 @@ class SelectiveSystem:
         """Return A_bar_t and B_bar_t explicitly."""
         a, gain = apply_method(self.A, self.delta[..., None], self.method)
         return TimeVaryingSystem(a, gain * self.B[..., None, :], self.C[..., None, :], self.D)
+
+    def to_dense(self) -> StateSpace:
+        """Return plain real matrices of every step, with leading axes (..., L, H)."""
+        return self.written_out().to_dense()
 
     def coefficients(self) -> dict[str, Array]:
         """Return what changes with time, each with its time axis at -3."""

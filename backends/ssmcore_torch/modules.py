@@ -156,9 +156,14 @@ class Layer(torch.nn.Module):
         """Return the state of sequences that have not begun, beside the parameters."""
         return self.layer.initial_state(self.params, batch_shape)
 
-    def system(self, u: torch.Tensor | None = None, reset: torch.Tensor | None = None) -> System:
+    def system(
+        self,
+        u: torch.Tensor | None = None,
+        reset: torch.Tensor | None = None,
+        state: State | None = None,
+    ) -> System:
         """Return the discrete system; S6 and RGLRU need the input u (..., L, H)."""
-        return self.layer.system(self.params, u, reset)
+        return self.layer.system(self.params, u, reset, state)
 
     def eigenvalues(self, u: torch.Tensor | None = None) -> torch.Tensor:
         """Return the eigenvalues of A_bar; S6 and RGLRU need the input u (..., L, H)."""

@@ -15,11 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssmcore_conformance.models import BRIEFLY, CASES, LAYERS, inputs, slow
+import ssmcore as ssm
+from ssmcore_conformance.models import BRIEFLY, CASES, LAYERS, H, inputs, slow
 from ssmcore_conformance.running import call, compiled
 from ssmcore_conformance.strategies import cuts
 from ssmcore_conformance.tolerances import EQUIVALENCE
 
+ALL_MODES = ("recurrence", "scan", "convolution")
 LENGTHS = (1, 2, 33, 257, 4096)
 DTYPES = ("float32", "float64")
 COMPILED_LENGTHS = (33, 4096)
@@ -68,7 +70,7 @@ def test_modes_agree(ssm_backend: Any, worst: Any, name: str, dtype: str) -> Non
     if library == "jax" and name not in LAYERS and dtype == "float32":
         pytest.skip(BRIEFLY)
     for length in lengths(library, name):
-        u = inputs((length, case.layer.d_model), dtype)
+        u = noise_and_constant(length, case.layer.d_model, dtype)
         for slowly in (False, True) if length < LENGTHS[-1] else (True,):
             params = parameters(name, dtype, slowly)
             outputs = {
@@ -78,6 +80,30 @@ def test_modes_agree(ssm_backend: Any, worst: Any, name: str, dtype: str) -> Non
             for mode in case.modes[1:]:
                 row = f"{name}: {mode}"
                 compare(worst, row, library, dtype, outputs[mode], outputs["recurrence"])
+
+
+def noise_and_constant(length: int, width: int, dtype: str) -> Any:
+    """Return two sequences: the second never changes, and rounding errors all point one way."""
+    return np.stack([inputs((length, width), dtype), np.ones((length, width), dtype)])
+
+
+@pytest.mark.parametrize("damping", [1e-3, 1e-7, 1e-11])
+@pytest.mark.parametrize("initialization", ["legs", "lagt", "fout", "fourier2"])
+def test_kernels_of_states_that_hardly_forget(
+    ssm_eager: Any, worst: Any, initialization: str, damping: float
+) -> None:
+    """S4's convolution = recurrence however near the poles are to the unit circle, and to 1."""
+    layer = ssm.S4(H, d_state=16, initialization=initialization)
+    params = layer.init(1, dtype="float64")
+    params["A_log_real"][:] = np.log(damping)
+    params["P"] *= np.sqrt(damping)
+    params["log_dt"][:] = np.log([1e-6, 1e-4, 1e-2, 1.0])
+    params["D"][:] = 0
+    u = noise_and_constant(257, H, "float64")
+    y = [call(ssm_eager, compiled(ssm_eager.name, layer, m), params, u) for m in ALL_MODES]
+    for got in y[1:]:
+        row = f"S4 {initialization}, damping {damping}"
+        compare(worst, row, ssm_eager.name, "float64", got, y[0])
 
 
 def chunked(

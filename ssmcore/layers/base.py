@@ -160,8 +160,14 @@ class Layer(ABC):
         }
 
     @checked_arguments
-    def system(self, params: Params, u: Array | None = None, reset: Array | None = None) -> System:
-        """Return the discrete system (A_bar, B_bar, C, D) of ``params``.
+    def system(
+        self,
+        params: Params,
+        u: Array | None = None,
+        reset: Array | None = None,
+        state: State | None = None,
+    ) -> System:
+        """Return the discrete system (A_bar, B_bar, C, D) that a call with ``params`` runs.
 
         Parameters
         ----------
@@ -169,11 +175,13 @@ class Layer(ABC):
         u : (..., L, H), as in a call; needed by the time-varying layers (S6, RGLRU), ignored by
             the others
         reset : (..., L) bool; enters the coefficients of RGLRU only
+        state : as in a call; the coefficients of RGLRU at the first step depend on whether the
+            sequence has begun. None means a fresh sequence
 
         Raises
         ------
         SSMError
-            Parameters, ``u`` or ``reset`` that a call would refuse; ``u`` missing.
+            What a call would refuse; ``u`` missing.
         """
         self._check_params(params)
         if not self.time_varying:
@@ -181,8 +189,14 @@ class Layer(ABC):
         if u is None:
             msg = f"{self.name}: the system varies with the input; call system(params, u)"
             raise SSMError(msg)
-        self._check_input(params, u, reset)
-        return self._system(params, *self._prepared(params, u, reset))
+        self._check_call(params, u, state, "auto", reset, None)
+        u, reset = self._prepared(params, u, reset)
+        before = self.initial_state(params, tuple(u.shape[:-2])) if state is None else state
+        return self._system(params, u, self._restarts(u, before, reset))
+
+    def _restarts(self, u: Array, state: State, reset: Array | None) -> Array | None:
+        """Return which steps restart the state, (..., L) bool, or None when none does."""
+        return reset
 
     @checked_arguments
     def __call__(

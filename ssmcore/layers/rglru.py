@@ -59,7 +59,9 @@ class RGLRU(Layer):
         first-step reset.
     first_step_reset : bool
         At the first step of a fresh sequence, as after every reset, take the whole gated input:
-        h = i_t u_t (Griffin's code). A carried state switches it off.
+        h = i_t u_t (Griffin's code). A carried state switches it off. False changes the first
+        step alone: a ``reset`` takes the whole gated input even so, as in Griffin's code, and
+        sequences packed by resets then differ from separate ones.
 
     Examples
     --------
@@ -193,7 +195,7 @@ class RGLRU(Layer):
         return y, {"h": h[..., 0], "fresh": fresh}
 
     def _restarts(self, u: Array, state: State, reset: Array | None) -> Array | None:
-        """Return which steps restart the state, (..., L) bool."""
+        """Return which steps restart the state, the first one of a fresh sequence among them."""
         xp = arrays.namespace(u)
         if not self.first_step_reset:
             return reset
@@ -202,8 +204,13 @@ class RGLRU(Layer):
         return first if reset is None else first | reset
 
     def eigenvalues(self, params: Params, u: Array | None = None) -> Array:
-        """Return the eigenvalues a_t for input u (..., L, H): (..., L, H) real."""
-        system: TimeVaryingSystem = self.system(params, u)  # type: ignore[assignment]
+        """Return the eigenvalues a_t for input u (..., L, H): (..., L, H) real.
+
+        Those of the gates: a restart, at the first step too, is not in them.
+        """
+        self.system(params, u)  # for its checks
+        assert u is not None
+        system = self._system(params, self._prepared(params, u, None)[0], None)
         return system.a[..., 0]
 
 
