@@ -51,12 +51,13 @@ def _renormalise(s: Array, e: Array) -> Double:
     return high, e - (high - s)
 
 
-def _multiply(x: Wide, y: Wide) -> Wide:
+def _square(x: Wide) -> Wide:
+    """Return x^2; of a complex x = (r, i): ((r + i)(r - i), 2 r i)."""
     if len(x) == 1:
-        return (_multiply_double(x[0], y[0]),)
-    (xr, xi), (yr, yi) = x, y
-    real = _add(_multiply_double(xr, yr), _multiply_double(xi, yi), -1.0)
-    return real, _add(_multiply_double(xr, yi), _multiply_double(xi, yr))
+        return (_multiply_double(x[0], x[0]),)
+    r, i = x
+    twice = 2.0 * r[0], 2.0 * r[1]
+    return _multiply_double(_add(r, i), _add(r, i, -1.0)), _multiply_double(twice, i)
 
 
 def _widen(a: Array) -> Wide:
@@ -82,7 +83,7 @@ def squares(a: Array, count: int) -> Array:
     ticks = arrays.arange(wide[0][0], count, wide[0][0].dtype)
 
     def square(x: Wide, _: object) -> tuple[Wide, Array]:
-        return _multiply(x, x), _round(x)
+        return _square(x), _round(x)
 
     return backend.of(a).fold(square, wide, {"tick": ticks})[1]
 
