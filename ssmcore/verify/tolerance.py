@@ -62,7 +62,8 @@ def between_modes(dtype: str) -> float:
     """Return the published bound on differences between modes: 2e-5 (float32), 1e-10 (float64).
 
     All modes run the same rounded transition, so its error, the larger part of ``oracle``, is
-    common to them, and the bound need not grow with the memory.
+    common to them; and a recurrence carries its state in float64 where the library has it, as
+    float32 would be rounded the same way at every step of a slowly changing state.
     """
     return PUBLISHED[dtype]
 
