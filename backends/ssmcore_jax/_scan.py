@@ -71,6 +71,7 @@ def _loop(a: Any, b: Any, start: Any, *keep: Any, reverse: bool) -> Any:
 
 
 def _widen(x: Any) -> Any:
+    """Return ``x`` in float64 or complex128; inside ``_float64`` only."""
     return x.astype(jnp.complex128 if jnp.iscomplexobj(x) else jnp.float64)
 
 
@@ -78,7 +79,6 @@ def _last(a: Any, b: Any, *keep: Any, reverse: bool) -> tuple[Any, Any, tuple[An
     """Return (p, h, kept): the last state from start x is p x + h, h alone where not ``kept``."""
     T = b.shape[-2]
     constant = a.shape[-2] == 1
-    shape = jnp.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     p = _widen(jnp.ones((*a.shape[:-2], 1, a.shape[-1]), a.dtype))
 
     def step(i: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -87,7 +87,7 @@ def _last(a: Any, b: Any, *keep: Any, reverse: bool) -> tuple[Any, Any, tuple[An
         h = _carried(_at(a, t), h, tuple(_at(k, t) for k in keep)) + _at(b, t)
         return (p if constant else p * _at(a, t)), h
 
-    h = _widen(jnp.zeros((*shape, 1, b.shape[-1]), b.dtype))
+    h = _widen(jnp.zeros_like(b[..., :1, :]))
     p, h = lax.fori_loop(0, T, step, (p, h))
     if constant:
         p = powers.squares(_widen(a), T.bit_length())[T.bit_length() - 1]
@@ -141,7 +141,6 @@ def _scan(a: Any, b: Any, start: Any, *keep: Any, reverse: bool, width: int) -> 
         return _in_two(a, b, start, *keep, reverse=reverse, width=width, cut=count * T)
     cut = [_chunks(x, count) for x in (a, b, *keep)]
     p, h, kept = _last(*cut, reverse=reverse)
-    p = jnp.broadcast_to(p, (*p.shape[:-3], p.shape[-3], 1, p.shape[-1]))
     begin = _starts(p, h, start, *kept, reverse=reverse)
     return jnp.reshape(_loop(cut[0], cut[1], begin, *cut[2:], reverse=reverse), b.shape)
 
