@@ -242,3 +242,15 @@ def test_half_precision_names_what_is_allowed(name: str) -> None:
     params = arrays.tree_map(lambda x: x.astype(np.float16), layer.init(0))
     with pytest.raises(SSMError, match="dtype float16; expected one of float32, float64; convert"):
         layer(params, one((3, layer.d_model), np.float32))
+
+
+def test_step_sizes_may_underflow_to_zero() -> None:
+    """A shut gate of S6 is a step of zero; what is refused is said truly."""
+    layer = ssm.S6(2, d_state=2)
+    params = layer.init(0, dtype="float64")
+    shut = params | {"dt_proj": params["dt_proj"] | {"bias": np.full(2, -800.0)}}
+    system: Any = layer.system(shut, np.zeros((3, 2)))
+    assert not system.delta.any()
+    params["dt_proj"]["bias"][0] = np.inf
+    with pytest.raises(SSMError, match=r"dt_proj\.bias holds inf; .* the step size is finite$"):
+        layer(params, one((3, 2)))
