@@ -9,6 +9,9 @@ Layers are hyper-parameters, parameters are plain dicts of real arrays of any su
 >>> y = layer(params, np.ones((16, 4)))
 """
 
+import importlib as _importlib
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from ssmcore import backend as _backend
 from ssmcore.backend import move, to_numpy
 from ssmcore.discretization import discretize
@@ -60,5 +63,18 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+if _TYPE_CHECKING:
+    from ssmcore import checkpoints as checkpoints
+    from ssmcore import verify as verify
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import ``ssmcore.checkpoints`` and ``ssmcore.verify`` when they are first asked for."""
+        if name not in ("checkpoints", "verify"):
+            msg = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(msg)
+        return _importlib.import_module(f"{__name__}.{name}")
+
 
 _backend.default()

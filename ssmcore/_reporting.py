@@ -6,13 +6,13 @@ import json
 import math
 import os
 import platform
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ssmcore import backend
-from ssmcore.errors import SSMError
+from ssmcore._arguments import plain
+from ssmcore._files import check_writable, replace
 
 __all__ = ["check_writable", "environment", "unusable", "write_json", "write_text"]
 
@@ -50,17 +50,6 @@ def environment(names: list[str]) -> dict[str, Any]:
     }
 
 
-def check_writable(path: str | Path | None) -> None:
-    """Raise SSMError where no file can be written, before any work is done for it."""
-    if path is None:
-        return
-    path = Path(path)
-    odd = path.exists() and not path.is_file()
-    if odd or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        msg = f"{path}: cannot write a file there; expected a file name in a writable folder"
-        raise SSMError(msg)
-
-
 def write_json(path: str | Path, report: Mapping[str, Any]) -> None:
     """Write ``report`` as strict JSON, wholly or not at all."""
     text = json.dumps(_strict(report), indent=2, ensure_ascii=False, allow_nan=False)
@@ -69,19 +58,7 @@ def write_json(path: str | Path, report: Mapping[str, Any]) -> None:
 
 def write_text(path: str | Path, text: str) -> None:
     """Write ``text`` in UTF-8, wholly or not at all."""
-    check_writable(path)
-    target = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)  # as open() would have made it
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    replace(path, text.encode())
 
 
 def _strict(value: Any) -> Any:
@@ -92,4 +69,4 @@ def _strict(value: Any) -> Any:
         return [_strict(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    return value
+    return plain(value)

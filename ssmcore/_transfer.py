@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["dtype_name", "transfer"]
 
+WIDE = ("float64", "complex128", "int64", "uint64")
 DLPACK = ("bfloat16", "float16", "float32", "float64")
 
 
@@ -26,6 +27,8 @@ def dtype_name(x: Array) -> str:
 
 def transfer(x: Array, source: Backend, target: Backend, device: Any, dtype: str | None) -> Array:
     """Copy ``x``; what a library says of a device it cannot use becomes one SSMError."""
+    if source is not target:
+        source.check_values(x)
     name = _checked_dtype(x, target, dtype)
     try:
         return _copy(x, source, target, device, name)
@@ -42,11 +45,12 @@ def transfer(x: Array, source: Backend, target: Backend, device: Any, dtype: str
 def _checked_dtype(x: Array, target: Backend, dtype: str | None) -> str:
     """Return the name of the dtype of the copy, which ``target`` must have."""
     name = dtype or dtype_name(x)
-    if name in ("float64", "complex128") and not target.has_float64():
+    if name in WIDE and not target.has_float64():
+        narrow = 'ask for dtype="float32"' if "int" not in name else "convert it to 32 bit first"
         msg = (
             f"{name} asked of backend {target.name!r}, whose 64-bit types are off; switch them on "
             'before any array is made (JAX: jax.config.update("jax_enable_x64", True)) '
-            'or ask for dtype="float32"'
+            f"or {narrow}"
         )
         raise SSMError(msg)
     if dtype is not None and arrays.is_complex(x):

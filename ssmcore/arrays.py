@@ -7,7 +7,7 @@ differentiates. Nothing changes dtype, device or namespace unless its name says 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import array_api_compat
@@ -29,6 +29,7 @@ __all__ = [
     "like",
     "moveaxis",
     "namespace",
+    "nest",
     "real_dtype",
     "sigmoid",
     "softplus",
@@ -216,3 +217,20 @@ def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Array]]:
         return
     for key, value in tree.items():
         yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
+
+
+def nest(pairs: Iterable[tuple[str, Array]]) -> dict[str, Any]:
+    """Return the nested dict of ``pairs`` (dotted name, array): the inverse of ``leaves``."""
+    nested: dict[str, Any] = {}
+    for name, value in pairs:
+        *parents, last = name.split(".")
+        node: Any = nested
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                break
+        if not isinstance(node, dict) or last in node:
+            msg = f"name {name!r} clashes with another; expected a name to be array or group"
+            raise SSMError(msg)
+        node[last] = value
+    return nested

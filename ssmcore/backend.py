@@ -96,6 +96,9 @@ class Backend:
         """Whether the values of ``x`` can be looked at now (not while tracing)."""
         return True
 
+    def check_values(self, x: Array) -> None:
+        """Raise SSMError where ``x`` is no dense array of values that could be copied."""
+
     def stop_gradient(self, x: Array) -> Array:
         """Return ``x`` as a constant to automatic differentiation."""
         return x
@@ -297,7 +300,7 @@ def to_numpy(tree: Any) -> Any:
     Raises
     ------
     SSMError
-        Something that is no array of a known library.
+        Something that is no dense array of a known library.
 
     Examples
     --------
@@ -337,7 +340,8 @@ def move(
     Raises
     ------
     SSMError
-        Unknown backend or dtype; a dtype that the library has not, or has switched off.
+        Unknown backend or dtype; a dtype that the library has not, or has switched off; an array
+        without dense values (sparse, or on torch's meta device) bound for another library.
 
     Examples
     --------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -137,7 +138,7 @@ def load_side(text: str) -> Any:
         No such module, attribute or file; a module that fails on import; a file of something else.
     """
     module, colon, attribute = text.partition(":")
-    if Path(text).exists() or not (colon and module and attribute):
+    if os.path.exists(text) or not (colon and module and attribute):
         return _load_file(text)
     here = str(Path.cwd())
     if here not in sys.path:
@@ -156,7 +157,7 @@ def load_side(text: str) -> Any:
 
 
 def _load_file(text: str) -> tuple[Layer, Any]:
-    if not Path(text).is_file():
+    if not os.path.isfile(text):
         msg = f"{text!r} is no file; expected MODULE:ATTRIBUTE or a file of checkpoints.save"
         raise SSMError(msg)
     config, params = load(text)

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from ssmcore import arrays, backend
+from ssmcore._arguments import is_finite, plain
 from ssmcore.errors import SSMError, check_choice
-from ssmcore.primitives._checks import check_array
+from ssmcore.primitives._checks import check_array, readable
 from ssmcore.typing import Array
 
 __all__ = ["DENSE_METHODS", "METHODS", "apply_method", "discretize", "discretize_dense"]
 
+ADVICE = "; parametrise dt as exp(log_dt) or softplus(x)"
 DTYPES = ("float32", "float64", "complex64", "complex128")
 
 
@@ -173,8 +175,9 @@ def discretize_dense(
     Raises
     ------
     SSMError
-        Unknown method, alpha outside [0, 1] or given to "euler", shapes that do not fit, and what
-        :func:`discretize` refuses.
+        Unknown method, alpha outside [0, 1] or given to "euler", shapes that do not fit, what
+        :func:`discretize` refuses, and a singular I - alpha dt A: raised by the solver, or, where
+        it raises nothing, after a look at values that can be read without waiting for a device.
 
     Notes
     -----
@@ -190,6 +193,7 @@ def discretize_dense(
     """
     check_choice("discretize_dense", "method", method, DENSE_METHODS)
     _check_dense(A, B, method, alpha)
+    alpha = plain(alpha)
     step = _checked_step("discretize_dense", A, dt)
     leading = {"leading axes of A": A.shape[:-2], "leading axes of B": B.shape[:-1]}
     _check_broadcast("discretize_dense", {**leading, "dt": step.shape})
@@ -205,8 +209,26 @@ def discretize_dense(
     if implicit == 0.0:
         return matrix, column[..., 0]
     left = xp.broadcast_to(eye - implicit * step * A, (*lead, n, n))
-    both = xp.linalg.solve(left, xp.concat((matrix, column), axis=-1))
+    both = _solve(left, xp.concat((matrix, column), axis=-1))
     return both[..., :-1], both[..., -1]
+
+
+def _solve(left: Array, right: Array) -> Array:
+    """Return left^-1 right; SSMError where ``left`` = I - alpha dt A is singular."""
+    msg = (
+        "discretize_dense: I - alpha dt A is singular: alpha dt is 1 over an eigenvalue of A; "
+        "expected another step size, or an A whose eigenvalues have negative real parts"
+    )
+    xp = arrays.namespace(left, right)
+    try:
+        out = xp.linalg.solve(left, right)
+    except Exception as error:
+        if not type(error).__name__.endswith("LinAlgError"):  # every library has its own
+            raise
+        raise SSMError(msg) from error
+    if readable(out) and not bool(xp.all(xp.isfinite(out))) and bool(xp.all(xp.isfinite(left))):
+        raise SSMError(msg)  # JAX raises nothing
+    return out
 
 
 def _product(A: Array, dt: Array) -> tuple[Array, Array]:
@@ -278,7 +300,10 @@ def _checked_step(owner: str, A: Array, dt: Array | float) -> Array:
     """Return ``dt`` as an array beside ``A``, after checking its library, dtype and values."""
     real = arrays.real_dtype(arrays.namespace(A), A.dtype)
     if isinstance(dt, int | float) and not isinstance(dt, bool):
-        _check_values(owner, np.asarray(dt, dtype=np.float64))
+        limit = float(arrays.namespace(A).finfo(real).max)
+        if not 0.0 <= dt <= limit:
+            msg = f"{owner}: dt holds {dt!r:.50}; expected a step from 0 to {limit:.3g}{ADVICE}"
+            raise SSMError(msg)
         return arrays.like(A, float(dt), dtype=real)
     check_array(owner, "dt", dt)
     library = backend.of(A, dt)
@@ -309,7 +334,7 @@ def _check_values(owner: str, dt: np.ndarray[Any, Any]) -> None:
     if wrong.size:
         msg = (
             f"{owner}: dt holds {float(wrong[0])} ({wrong.size} of {dt.size} steps are negative or "
-            "not finite); expected finite steps >= 0; parametrise dt as exp(log_dt) or softplus(x)"
+            f"not finite); expected finite steps >= 0{ADVICE}"
         )
         raise SSMError(msg)
 
@@ -327,8 +352,7 @@ def _check_dense(A: Array, B: Array, method: str, alpha: float) -> None:
             "both of one dtype"
         )
         raise SSMError(msg)
-    number = isinstance(alpha, int | float)
-    if not number or not 0.0 <= alpha <= 1.0 or (method == "euler" and alpha != 0.5):
+    if not is_finite(alpha) or not 0.0 <= alpha <= 1.0 or (method == "euler" and alpha != 0.5):
         msg = (
             f"discretize_dense: alpha is {alpha!r} with method {method!r}; expected a number in "
             "[0, 1], and none with 'euler', which is 'bilinear' with alpha=0"

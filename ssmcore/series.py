@@ -61,7 +61,7 @@ def load(path: str | Path) -> Series:
     if suffix not in readers:
         msg = f"{path}: suffix is {path.suffix!r}; expected one of {', '.join(readers)}"
         raise SSMError(msg)
-    if not path.is_file():
+    if not os.path.isfile(path):
         msg = f"{path}: there is no such file; check the path"
         raise SSMError(msg)
     return _checked(str(path), readers[suffix](path))
@@ -172,7 +172,7 @@ def _read_wav(path: Path) -> Series:
             width, channels, frames = file.getsampwidth(), file.getnchannels(), file.getnframes()
             raw = file.readframes(frames)
     except (wave.Error, EOFError, OSError) as error:
-        msg = f"{path}: not a readable PCM .wav file ({error or 'it ends too early'})"
+        msg = f"{path}: not a readable PCM .wav file ({str(error) or 'it ends too early'})"
         raise SSMError(msg) from error
     if width not in (1, 2, 3, 4):
         msg = f"{path}: {8 * width} bit PCM; expected 8, 16, 24 or 32 bit"

@@ -10,7 +10,7 @@ import numpy as np
 
 import ssmcore
 from ssmcore import ParamGroup, arrays
-from ssmcore.layers._modules import constructor_doc, constructor_signature
+from ssmcore.layers._modules import check_layer, constructor_doc, constructor_signature
 from ssmcore.layers._options import checked_arguments
 from ssmcore.systems import System
 from ssmcore.typing import Array, Params, State
@@ -36,7 +36,8 @@ class Layer:
     ----------
     layer : ssmcore.Layer
         The hyper-parameters; kept as ``.layer``, static.
-    params : nested dict of real arrays of any library, copied; None draws them
+    params : dict of real arrays of any library, nested or with dotted names, copied; None draws
+        them
     seed : int or numpy.random.Generator
         Of the draw; the same numbers as on every other backend.
     device : jax.Device or None
@@ -51,7 +52,8 @@ class Layer:
     Raises
     ------
     SSMError
-        Parameters of another layer, other dtype, float64 while JAX's 64-bit types are off.
+        No layer, parameters of another layer, other dtype, float64 while JAX's 64-bit types are
+        off.
 
     Examples
     --------
@@ -79,12 +81,13 @@ class Layer:
         dtype: Any = None,
     ) -> None:
         """Copy ``params``, or draw them."""
+        check_layer("ssmcore_jax.Layer", layer)
         name = dtype if dtype is None or isinstance(dtype, str) else np.dtype(dtype).name
         if params is None:
             given = layer.init(seed, backend="jax", device=device, dtype=name or "float32")
         else:
             given = ssmcore.move(params, backend="jax", device=device, dtype=name)
-            layer._check_params(given)
+            given = layer._check_params(given)
         self.__dict__.update(layer=layer, params=given)
 
     def __init_subclass__(cls, of: type[ssmcore.Layer] | None = None) -> None:

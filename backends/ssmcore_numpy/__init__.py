@@ -18,8 +18,9 @@ class NumpyBackend(Backend):
     install = "pip install numpy"
 
     def owns(self, x: object) -> bool:
-        """Whether ``x`` is a NumPy array or scalar."""
-        return bool(array_api_compat.is_numpy_array(x)) or isinstance(x, np.generic)
+        """Whether ``x`` is a NumPy array or scalar; ``np.matrix``, whose ``*`` differs, is none."""
+        array = bool(array_api_compat.is_numpy_array(x)) and not isinstance(x, np.matrix)
+        return array or isinstance(x, np.generic)
 
 
 BACKEND = NumpyBackend()

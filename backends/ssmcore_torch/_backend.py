@@ -10,6 +10,7 @@ import numpy as np
 
 from ssmcore import arrays
 from ssmcore.backend import Backend
+from ssmcore.errors import SSMError
 from ssmcore.typing import Namespace
 
 __all__ = ["TorchBackend"]
@@ -50,6 +51,7 @@ class TorchBackend(Backend):
         """Return a NumPy copy on the host, detached from the graph; bfloat16 becomes float32."""
         import torch
 
+        self.check_values(x)
         host = x.detach().resolve_conj().resolve_neg().cpu()
         host = host.float() if host.dtype is torch.bfloat16 else host
         out: np.ndarray[Any, Any] = host.numpy().copy()
@@ -62,6 +64,18 @@ class TorchBackend(Backend):
         return type(x) in (torch.Tensor, torch.nn.Parameter) and not (
             torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
         )
+
+    def check_values(self, x: Any) -> None:
+        """Raise SSMError for sparse, nested and quantised tensors and those on the meta device."""
+        import torch
+
+        if x.is_meta:
+            msg = "expected a tensor with values, got one on device 'meta'; materialise it first"
+            raise SSMError(msg)
+        if x.layout is not torch.strided or x.is_quantized or x.is_nested:
+            kind = "nested" if x.is_nested else f"{x.layout}, {x.dtype}"
+            msg = f"expected a dense tensor, got one that is not ({kind}); convert it first"
+            raise SSMError(msg)
 
     def stop_gradient(self, x: Any) -> Any:
         """Return ``x.detach()``."""

@@ -10,7 +10,7 @@ import torch
 
 import ssmcore
 from ssmcore import ParamGroup, SSMError, backend
-from ssmcore.layers._modules import constructor_doc, constructor_signature
+from ssmcore.layers._modules import check_layer, constructor_doc, constructor_signature
 from ssmcore.layers._options import checked_arguments
 from ssmcore.systems import System
 from ssmcore.typing import Params, State
@@ -37,7 +37,8 @@ class Layer(torch.nn.Module):
     ----------
     layer : ssmcore.Layer
         The hyper-parameters; kept as ``.layer``.
-    params : nested dict of real arrays of any library, copied; None draws them
+    params : dict of real arrays of any library, nested or with dotted names as in a state_dict,
+        copied; None draws them
     seed : int or numpy.random.Generator
         Of the draw; the same numbers as on every other backend.
     device : torch device or its name; None means torch's CPU, or where torch ``params`` are
@@ -47,7 +48,7 @@ class Layer(torch.nn.Module):
     Raises
     ------
     SSMError
-        Parameters of another layer, other dtype.
+        No layer, parameters of another layer, other dtype.
 
     Notes
     -----
@@ -78,12 +79,13 @@ class Layer(torch.nn.Module):
     ) -> None:
         """Copy ``params``, or draw them."""
         super().__init__()
+        check_layer("ssmcore_torch.Layer", layer)
         name = None if dtype is None else str(dtype).removeprefix("torch.")
         if params is None:
             given = layer.init(seed, backend="torch", device=device, dtype=name or "float32")
         else:
             given = ssmcore.move(params, backend="torch", device=device, dtype=name)
-            layer._check_params(given)
+            given = layer._check_params(given)
         self.layer = layer
         _register(self, given)
 

@@ -167,7 +167,7 @@ def test_no_folder_to_write_to(tmp_path: Path) -> None:
 
 def test_missing_file(tmp_path: Path) -> None:
     for path in (tmp_path / "nothing", tmp_path):
-        with pytest.raises(SSMError, match=r"no file .*ssmcore.save"):
+        with pytest.raises(SSMError, match=r"no file .*ssmcore\.checkpoints\.save"):
             checkpoints.load(path)
 
 

@@ -92,6 +92,8 @@ def test_many_failures_are_cut_short(fault: None, monkeypatch: pytest.MonkeyPatc
         (("--length", "1"), "the input is constant over 1 of 8192 samples"),
         (("--seed", "-1"), "seed is -1"),
         (("--json", "absent/report.json"), "cannot write a file there"),
+        (("--json", f"{'r' * 300}.json"), "cannot write a file there"),
+        (("--input", f"{'r' * 300}.csv"), "there is no such file"),
         (("S4", "--d-state", "3"), "d_state is 3"),
     ],
 )
@@ -102,6 +104,32 @@ def test_bad_input_gives_2_and_one_line(arguments: tuple[str, ...], message: str
     [line] = found.stderr.splitlines()
     assert line.startswith("error: ")
     assert message in line
+
+
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="there is no /proc here")
+@pytest.mark.parametrize("name", ["verify", "doctor"])
+def test_a_folder_that_takes_no_files(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/proc says that it can be written to, and cannot: found out before the work."""
+    monkeypatch.setattr(verify, "run", None)
+    monkeypatch.setattr(doctor, "run", None)
+    found = run(name, "--json", "/proc/x.json")
+    assert found.exit_code == 2, found.exception
+    [line] = found.stderr.splitlines()
+    assert line.startswith("error: '/proc/x.json': cannot write a file there (No such file")
+
+
+def test_a_disk_that_fills_up_gives_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    found = run("verify", "LRU", *QUICK, "--json", str(tmp_path / "report.json"))
+    assert found.exit_code == 2
+    [line] = found.stderr.splitlines()
+    assert "cannot write a file there (No space left on device)" in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_absent_library_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,6 +164,16 @@ def test_a_file_of_the_user(tmp_path: Path, suffix: str) -> None:
     assert f"input: tone{suffix}, 2 x 48 steps x 8 channels" in found.stdout
     settings = json.loads(report.read_text(encoding="utf-8"))["settings"]
     assert (settings["input"], settings["length"]) == (f"tone{suffix}", 48)
+
+
+def test_a_file_with_more_channels_than_the_models(tmp_path: Path) -> None:
+    path, report = tmp_path / "wide.npy", tmp_path / "report.json"
+    np.save(path, np.random.default_rng(0).standard_normal((32, 5)))
+    words = ("verify", "LRU", "--backends", "numpy", "--input", str(path), "--json", str(report))
+    found = run(*words, "--d-model", "3")
+    assert "input: wide.npy (the first 3 of its 5 channels), 2 x 32 steps x 3 ch" in found.stdout
+    assert json.loads(report.read_text(encoding="utf-8"))["settings"]["input_channels"] == 5
+    assert "input: wide.npy, 2 x 32 steps x 5 channels" in run(*words, "--d-model", "5").stdout
 
 
 def test_torch_and_jax_in_a_process_of_their_own(tmp_path: Path) -> None:

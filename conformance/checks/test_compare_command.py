@@ -33,11 +33,15 @@ def _wide_types_as_they_were() -> Iterator[None]:
 MODELS = """
 import torch
 import ssmcore as ssm
+from ssmcore import checkpoints
 torch.manual_seed(0)
 linear = torch.nn.Linear(3, 3)
 other = torch.nn.Linear(3, 3)
 layer = ssm.S5(d_model=3, d_state=8)
 same = (layer, layer.init(0, backend="torch"))
+selective = ssm.S6(d_model=3, d_state=2)
+nested = (selective, selective.init(0, backend="torch"))
+flat = (selective, checkpoints.flatten(nested[1]))
 wrong = (layer, same[1] | {"D": same[1]["D"] * torch.tensor([1.0, 1.5, 1.0])})
 """
 
@@ -68,6 +72,12 @@ def test_command_on_a_file_and_a_module(folder: Path) -> None:
     assert "y parts first at batch 0, time 0, channel 1: reference" in wrong.stdout
 
 
+def test_command_takes_dotted_names(folder: Path) -> None:
+    found = command("compared_models:nested", "compared_models:flat", "--length", "9")
+    assert found.exit_code == 0, found.output
+    assert found.stdout.splitlines()[-1] == "verdict: equal bit for bit"
+
+
 def test_command_reads_a_series(folder: Path) -> None:
     np.save("series.npy", np.sin(np.arange(50.0)))
     arguments = ("compared_models:linear", "compared_models:linear", "--input", "series.npy")
@@ -88,6 +98,7 @@ def test_command_reads_a_series(folder: Path) -> None:
         (("compared_models.py", "s5.safetensors"), "not a safetensors file"),
         (("s5.safetensors", "s5.safetensors", "--dtype", "float16"), "dtype is 'float16'"),
         (("s5.safetensors", "s5.safetensors", "--json", "no/r.json"), "cannot write a file there"),
+        (("a" * 300, "s5.safetensors"), "is no file"),
         (("odd.safetensors", "s5.safetensors"), "its configuration names no layer"),
     ],
 )

@@ -58,6 +58,7 @@ def test_help_says_what_it_does(tmp_path: Path) -> None:
         ("--profile night", "did you mean 'nightly'"),
         ("--select linear", "did you mean 'linear_scan'"),
         ("--report absent/out.html", "cannot write a file there"),
+        (f"--report {'r' * 300}.html", "cannot write a file there"),
         ("--report out.txt", "ends in '.txt'; expected .html or .json"),
         ("--json out.html", "expected a name that ends in .json"),
         ("--ledger numpy.toml", "expected a ledger in TOML"),

@@ -12,7 +12,7 @@ import pytest
 from checks.small_layers import EVERY, SEVEN, assert_close, numbers
 
 import ssmcore
-from ssmcore import arrays
+from ssmcore import arrays, checkpoints
 
 jax = pytest.importorskip("jax", reason="jax is not installed")
 ssm: Any = pytest.importorskip("ssmcore_jax", reason="jax is not installed")
@@ -171,6 +171,22 @@ def test_any_layer_with_parameters_that_are_there() -> None:
     assert repr(module) == f"Layer({layer!r})"
     with pytest.raises(ssm.SSMError, match="parameters of another layer"):
         ssm.Layer(EVERY["LRU"], params)
+
+
+def test_parameters_by_dotted_names() -> None:
+    flat = checkpoints.flatten(EVERY["S6"].init(5, backend="numpy"))
+    module = ssm.Layer(EVERY["S6"], flat)
+    names = dict(arrays.leaves(module.params))
+    assert set(names) == set(flat)
+    assert all(np.array_equal(ssmcore.to_numpy(names[key]), flat[key]) for key in flat)
+
+
+@pytest.mark.parametrize("given", [3, None, ssmcore.S6, "S6"])
+def test_what_is_no_layer(given: Any) -> None:
+    with pytest.raises(
+        ssm.SSMError, match=r"ssmcore_jax\.Layer: layer is .*; expected a layer of ssmcore"
+    ):
+        ssm.Layer(given)
 
 
 def test_bidirectional_wraps_modules_and_layers() -> None:

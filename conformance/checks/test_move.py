@@ -237,6 +237,28 @@ def test_other_dtypes_are_refused_with_the_ones_there_are(dtype: str) -> None:
         ssm.move(_values(), dtype=dtype)
 
 
+TENSORS_WITHOUT_VALUES: dict[str, tuple[Any, str]] = {
+    "sparse": (lambda torch: torch.eye(2).to_sparse(), r"not \(torch.sparse_coo, torch.float32\)"),
+    "rows": (lambda torch: torch.eye(2).to_sparse_csr(), "expected a dense tensor"),
+    "nested": (lambda torch: torch.nested.nested_tensor([torch.ones(2)]), r"not \(nested\)"),
+    "meta": (lambda torch: torch.empty(2, device="meta"), "one on device 'meta'; materialise"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*(nested|Sparse)")
+@pytest.mark.parametrize("kind", TENSORS_WITHOUT_VALUES)
+@pytest.mark.parametrize("target", ["numpy", "jax", "array_api_strict"])
+def test_tensors_without_dense_values(target: str, kind: str) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    make, message = TENSORS_WITHOUT_VALUES[kind]
+    _at(target)
+    given = make(torch)
+    with pytest.raises(ssm.SSMError, match=message):
+        ssm.move({"D": given}, backend=target)
+    with pytest.raises(ssm.SSMError, match=message):
+        ssm.to_numpy(given)
+
+
 def test_what_is_no_array_is_refused() -> None:
     with pytest.raises(ssm.SSMError, match=r"builtins\.list"):
         ssm.move({"D": [1.0]}, backend="numpy")
@@ -248,6 +270,7 @@ for call in (
     lambda: ssm.move({"D": np.ones(2)}, backend="jax"),
     lambda: ssm.move({"D": np.ones(2, "float32")}, backend="jax", dtype="float64"),
     lambda: ssm.move({"D": np.ones(2, complex)}, backend="jax"),
+    lambda: ssm.move(np.array([2**40 + 5]), backend="jax", dtype="float64"),
     lambda: ssm.LRU(d_model=2).init(0, backend="jax", dtype="float64"),
 ):
     try:
@@ -255,13 +278,18 @@ for call in (
     except ssm.SSMError as error:
         print("jax_enable_x64" in str(error) and 'dtype="float32"' in str(error))
 print(ssm.move({"D": np.ones(2)}, backend="jax", dtype="float32")["D"].dtype)
+for name in ("int64", "uint64", "int32"):
+    try:
+        print(ssm.move(np.array([2**40 + 5]).astype(name), backend="jax").dtype)
+    except ssm.SSMError as error:
+        print("jax_enable_x64" in str(error) and "convert it to 32 bit first" in str(error))
 """
 
 
 def test_float64_while_jax_has_it_off_is_an_error_not_a_rounding() -> None:
     pytest.importorskip("jax", reason="jax is not installed")
     found = fresh.output(OFF, JAX_ENABLE_X64="0").splitlines()
-    assert found == ["True", "True", "True", "True", "float32"]
+    assert found == ["True"] * 5 + ["float32", "True", "True", "int32"]
 
 
 def test_float64_once_jax_has_it_on() -> None:

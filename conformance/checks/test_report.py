@@ -19,6 +19,7 @@ from ssmcore_conformance.snippets import HISTORY, snippet
 
 import ssmcore as ssm
 from ssmcore import arrays, backend
+from ssmcore.errors import SSMError
 
 SELECT = ("--profile=ci", "--select=linear_scan", "--json=out.json", "--report=out.html")
 BOTH = "--backend=numpy,array_api_strict"
@@ -348,7 +349,7 @@ def test_a_report_is_written_wholly_or_not_at_all(
         raise OSError("disk full")
 
     monkeypatch.setattr(Path, "replace", breaks)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(SSMError, match="disk full"):
         reporting.write(path, faulty.json)
     assert path.read_text() == "before"
     assert [p.name for p in tmp_path.iterdir()] == ["out.html"]

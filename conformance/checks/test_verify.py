@@ -373,7 +373,7 @@ def test_a_broken_write_leaves_the_old_file(
         raise OSError("disk full")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(SSMError, match=r"cannot write a file there \(disk full\)"):
         write_json(path, {"a": 1})
     assert path.read_text(encoding="utf-8") == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]

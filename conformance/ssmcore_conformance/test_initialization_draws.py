@@ -45,13 +45,14 @@ def assert_uniform(sample: Floats, low: float, high: float) -> None:
     within(max(above, below), float(np.sqrt(np.log(2 / DELTA) / (2 * n))), "Kolmogorov distance")
 
 
-class Extreme:
+class Extreme(np.random.Generator):
     """A generator stuck at an end of its range."""
 
     def __init__(self, top: bool) -> None:
+        super().__init__(np.random.PCG64(0))
         self.top = top
 
-    def integers(self, low: int, high: int, size: int) -> NDArray[np.int64]:
+    def integers(self, low: int, high: int, size: int) -> NDArray[np.int64]:  # type: ignore[override]
         return np.full(size, high - 1 if self.top else low)
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 
-from ssmcore.arrays import is_tree, leaves
+from ssmcore._files import replace
+from ssmcore.arrays import is_tree, leaves, nest
 from ssmcore.errors import SSMError
 from ssmcore.typing import Params
 
@@ -21,6 +20,10 @@ __all__ = ["FORMAT", "VERSION", "flatten", "load", "save", "unflatten"]
 
 FORMAT = "ssmcore"
 VERSION = 1
+DTYPES = (
+    "F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"
+)  # fmt: skip
+"""The dtypes, by their names in safetensors, that ``save`` writes and ``load`` reads."""
 _KEY = "ssmcore"  # the one entry of the safetensors metadata, a JSON object
 
 
@@ -97,19 +100,7 @@ def unflatten(flat: Mapping[str, Any]) -> Params:
     if odd:
         msg = f"flat has key {odd[0]!r}; expected dotted names"
         raise SSMError(msg)
-    nested: Params = {}
-    for name, value in flat.items():
-        *parents, last = name.split(".")
-        node = nested
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                break
-        if not isinstance(node, dict) or last in node:
-            msg = f"name {name!r} clashes with another; expected a name to be array or group"
-            raise SSMError(msg)
-        node[last] = value
-    return nested
+    return nest(flat.items())
 
 
 def save(path: str | os.PathLike[str], layer_config: Mapping[str, Any], params: Params) -> None:
@@ -153,7 +144,7 @@ def save(path: str | os.PathLike[str], layer_config: Mapping[str, Any], params: 
         )
         raise SSMError(msg)
     arrays = {name: _host(name, value) for name, value in flatten(params).items()}
-    _replace(Path(file), serialize(arrays, metadata={_KEY: text}))
+    replace(file, serialize(arrays, metadata={_KEY: text}))
 
 
 def _file_name(owner: str, path: object) -> str:
@@ -173,37 +164,10 @@ def _host(name: str, value: Any) -> np.ndarray:
     except (TypeError, ValueError, RuntimeError) as error:
         msg = f"save: {name} cannot be turned into a NumPy array ({error}); convert it first"
         raise SSMError(msg) from None
-    if array.dtype.kind not in "fiub":
-        msg = f"save: {name} has dtype {array.dtype}; expected real numbers"
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+        msg = f"save: {name} has dtype {array.dtype}; expected real numbers of up to 64 bits"
         raise SSMError(msg)
     return array
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write ``content`` to a temporary file beside ``path``, then rename it."""
-    temporary = ""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, _mode(path))
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        msg = f"cannot write {str(path)!r}: {error.strerror}; expected a file in a writable folder"
-        raise SSMError(msg) from None
-
-
-def _mode(path: Path) -> int:
-    """Return the permissions of ``path``, or those a new file would get."""
-    if path.exists():
-        return path.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Params]:
@@ -223,8 +187,8 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Params]:
     Raises
     ------
     SSMError
-        Not a path, no such file, not a safetensors file, a truncated one, or one of another
-        program.
+        Not a path, no such file, not a safetensors file, a truncated one, one of another program,
+        or one with dtypes that NumPy has not, such as bfloat16.
 
     Examples
     --------
@@ -235,19 +199,33 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Params]:
     """
     name = _file_name("load", path)
     if not os.path.isfile(name):
-        msg = f"no file {name!r}; expected one written by ssmcore.save"
+        msg = f"no file {name!r}; expected one written by ssmcore.checkpoints.save"
         raise SSMError(msg)
     try:
         with safe_open(name, framework="numpy") as file:
             config = _config(name, file.metadata() or {})
-            flat = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            flat = {key: _tensor(name, file, key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, TypeError) as error:
         msg = (
             f"{name!r} is truncated or not a safetensors file ({error}, "
-            f"{os.path.getsize(name)} bytes); expected one written by ssmcore.save: copy it again"
+            f"{os.path.getsize(name)} bytes); expected one written by ssmcore.checkpoints.save: "
+            "copy it again"
         )
         raise SSMError(msg) from None
     return config, unflatten(flat)
+
+
+def _tensor(name: str, file: Any, key: str) -> np.ndarray:
+    """Return one array of an open file, after checking that NumPy has its dtype."""
+    dtype = file.get_slice(key).get_dtype()
+    if dtype not in DTYPES:
+        msg = (
+            f"{name!r} has {key} in dtype {dtype}; expected one of {', '.join(DTYPES)}: save it "
+            "again in one of those"
+        )
+        raise SSMError(msg)
+    array: np.ndarray = file.get_tensor(key)
+    return array
 
 
 def _config(name: str, metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -261,8 +239,8 @@ def _config(name: str, metadata: Mapping[str, str]) -> dict[str, Any]:
     if not ours:
         msg = (
             f"{name!r} is a safetensors file without ssmcore metadata (found "
-            f"{sorted(metadata)}); expected one written by ssmcore.save: for other programs' "
-            "files use the readers in ssmcore.checkpoints"
+            f"{sorted(metadata)}); expected one written by ssmcore.checkpoints.save: for other "
+            "programs' files use the readers in ssmcore.checkpoints"
         )
         raise SSMError(msg)
     if version != VERSION:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ssmcore._arguments import check_flag
 from ssmcore.arrays import complex_dtype, is_complex, namespace, softplus
 from ssmcore.checkpoints.reading import Reading, check_keys, check_shapes, select
 from ssmcore.errors import SSMError
@@ -111,7 +112,8 @@ def selective_scan_arguments(
     Raises
     ------
     SSMError
-        Something that is no array, arrays of several libraries, a shape that is none of the above.
+        Something that is no array, arrays of several libraries, a shape that is none of the above,
+        a flag that is not True or False.
 
     Notes
     -----
@@ -125,6 +127,7 @@ def selective_scan_arguments(
     >>> given["u"].shape, given["B"].shape, given["C"].shape
     ((2, 5, 6), (2, 5, 6, 4), (2, 5, 4))
     """
+    check_flag("selective_scan_arguments", delta_softplus=delta_softplus)
     needed = {"u": u, "delta": delta, "A": A, "B": B, "C": C}
     optional = {"D": D, "z": z, "delta_bias": delta_bias}
     given = needed | {name: x for name, x in optional.items() if x is not None}

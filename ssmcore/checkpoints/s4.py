@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmcore._arguments import check_count, check_flag, check_positive
 from ssmcore.checkpoints.reading import (
     Reading,
     check_keys,
@@ -28,7 +29,6 @@ from ssmcore.checkpoints.reading import (
 from ssmcore.checkpoints.transforms import log_positive
 from ssmcore.checkpoints.truncation import restore
 from ssmcore.errors import SSMError, check_choice
-from ssmcore.layers._options import check_count, check_positive
 from ssmcore.layers._transforms import TRANSFORMS, transform
 from ssmcore.typing import Params
 
@@ -198,6 +198,8 @@ def _options(config: Mapping[str, Any]) -> dict[str, Any]:
         check_positive("read_s4", bandlimit=options["bandlimit"])
     if options["l_max"] is not None:
         check_count("read_s4", l_max=options["l_max"])
+    flags = ("bidirectional", "dt_fast", "is_real", "swap_channels")
+    check_flag("read_s4", **{name: options[name] for name in flags})
     if options["swap_channels"]:
         msg = "read_s4: swap_channels is True; expected False, permute the output instead"
         raise SSMError(msg)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ssmcore._arguments import check_flag, check_positive
 from ssmcore.checkpoints.reading import Reading, check_keys, check_shapes, select
 from ssmcore.errors import check_choice
-from ssmcore.layers._options import check_positive
 from ssmcore.typing import Params
 
 __all__ = ["read_s5"]
@@ -50,7 +50,8 @@ def read_s5(
     Raises
     ------
     SSMError
-        Missing, unexpected or misshapen arrays; an unknown discretization.
+        Missing, unexpected or misshapen arrays; an unknown discretization; a flag that is not
+        True or False.
 
     Examples
     --------
@@ -63,6 +64,7 @@ def read_s5(
     """
     check_choice("read_s5", "discretization", discretization, ("zoh", "bilinear"))
     check_positive("read_s5", step_rescale=step_rescale)
+    check_flag("read_s5", conj_sym=conj_sym, clip_eigs=clip_eigs, bidirectional=bidirectional)
     found = select(params, prefix)
     outputs = ["C1", "C2"] if bidirectional and "C" not in found else ["C"]
     names = ["Lambda_re", "Lambda_im", "B", "D", "log_step", *outputs]

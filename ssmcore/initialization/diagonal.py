@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ssmcore._arguments import check_flag, checked_generator, is_finite
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.initialization.hippo import (
     ComplexArray,
@@ -79,7 +80,7 @@ def s4d_eigenvalues(
     ------
     SSMError
         For an unknown init, an odd N, a real_scale that is not positive, a scale that is not
-        finite, or a random part without ``rng``.
+        finite, a flag that is not True or False, or a random part without a generator.
 
     Notes
     -----
@@ -93,17 +94,16 @@ def s4d_eigenvalues(
     """
     check_choice("s4d_eigenvalues", "init", init, _S4D_INITS)
     check_size("s4d_eigenvalues", "N", N, multiple_of=2)
-    if not (0 < real_scale < np.inf and np.isfinite(imag_scale)):
+    check_flag("s4d_eigenvalues", real_random=real_random, imag_random=imag_random)
+    if not (is_finite(real_scale) and real_scale > 0 and is_finite(imag_scale)):
         msg = (
             f"s4d_eigenvalues: real_scale is {real_scale!r} and imag_scale {imag_scale!r}; "
             "expected a finite positive and a finite number, so that Re(lambda) < 0"
         )
         raise SSMError(msg)
-    if rng is None:
-        if init == "rand" or real_random or imag_random:
-            msg = f"s4d_eigenvalues: rng is None; expected a generator for random parts of {init!r}"
-            raise SSMError(msg)
-        rng = np.random.default_rng(0)
+    if init == "rand" or real_random or imag_random or rng is not None:
+        rng = checked_generator("s4d_eigenvalues", rng)
+    rng = np.random.default_rng(0) if rng is None else rng
     real = _s4d_real(init, N, rng if real_random else None)
     n = rng.uniform(0, N / 2, N // 2) if imag_random else np.arange(N // 2, dtype=np.float64)
     imag = np.exp(rng.standard_normal(N // 2)) if init == "rand" else _s4d_imaginary(init, N, n)
@@ -156,7 +156,7 @@ def s4d_input_vector(kind: str, N: int, *, rng: np.random.Generator | None = Non
     Raises
     ------
     SSMError
-        For an unknown kind, an odd N, or "random" without ``rng``.
+        For an unknown kind, an odd N, or "random" without a generator.
 
     Notes
     -----
@@ -171,9 +171,7 @@ def s4d_input_vector(kind: str, N: int, *, rng: np.random.Generator | None = Non
     check_size("s4d_input_vector", "N", N, multiple_of=2)
     n = np.arange(N // 2)
     if kind == "random":
-        if rng is None:
-            msg = "s4d_input_vector: rng is None; expected a generator for kind 'random'"
-            raise SSMError(msg)
+        rng = checked_generator("s4d_input_vector", rng)
         return _complex(rng.standard_normal((N // 2, 2)) * np.sqrt(0.5))
     if kind == "alternating":
         return np.asarray((-1.0) ** n, dtype=np.complex128)
@@ -210,7 +208,8 @@ def s5_hippo_blocks(
     Raises
     ------
     SSMError
-        If blocks does not divide P_full, or conj_sym asks to halve an odd block.
+        If blocks does not divide P_full, conj_sym is not True or False, or asks to halve an odd
+        block.
 
     Notes
     -----
@@ -227,6 +226,7 @@ def s5_hippo_blocks(
     """
     check_size("s5_hippo_blocks", "P_full", P_full)
     check_size("s5_hippo_blocks", "blocks", blocks)
+    check_flag("s5_hippo_blocks", conj_sym=conj_sym)
     if P_full % blocks:
         msg = (
             f"s5_hippo_blocks: blocks is {blocks}, which does not divide P_full = {P_full}; "
@@ -267,7 +267,7 @@ def s5_input_matrix(rng: np.random.Generator, Vinv: ComplexArray, H: int) -> Com
     Raises
     ------
     SSMError
-        If H is not a positive integer.
+        If rng is no generator or H not a positive integer.
 
     Notes
     -----
@@ -280,6 +280,7 @@ def s5_input_matrix(rng: np.random.Generator, Vinv: ComplexArray, H: int) -> Com
     >>> s5_input_matrix(np.random.default_rng(0), Vinv, H=3).shape
     (4, 3)
     """
+    rng = checked_generator("s5_input_matrix", rng)
     check_size("s5_input_matrix", "H", H)
     P_full = Vinv.shape[1]
     return Vinv @ _lecun_normal(rng, (P_full, H), fan_in=P_full)
@@ -314,7 +315,7 @@ def s5_output_matrix(rng: np.random.Generator, V: ComplexArray, H: int, kind: st
     Raises
     ------
     SSMError
-        For an unknown kind or an H that is not a positive integer.
+        For an unknown kind, an rng that is no generator, or an H that is not a positive integer.
 
     Notes
     -----
@@ -328,6 +329,7 @@ def s5_output_matrix(rng: np.random.Generator, V: ComplexArray, H: int, kind: st
     (3, 4)
     """
     check_choice("s5_output_matrix", "kind", kind, _OUTPUT_KINDS)
+    rng = checked_generator("s5_output_matrix", rng)
     check_size("s5_output_matrix", "H", H)
     P_full, P = V.shape
     if kind == "complex_normal":

@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ssmcore._arguments import is_finite
 from ssmcore.errors import SSMError, check_choice
 
 __all__ = ["NPLR", "hippo", "low_rank_correction", "nplr"]
@@ -276,7 +277,8 @@ def nplr(name: str, N: int, rank: int = 1, *, b_clip: float | None = None) -> NP
     Raises
     ------
     SSMError
-        For an unknown name, an odd N, a rank that is too low, or a negative b_clip.
+        For an unknown name, an odd N, a rank that is too low, or a b_clip that is no
+        number >= 0.
 
     Notes
     -----
@@ -314,7 +316,7 @@ def nplr(name: str, N: int, rank: int = 1, *, b_clip: float | None = None) -> NP
     """
     check_choice("nplr", "name", name, REAL_PART)
     check_size("nplr", "N", N, multiple_of=2)
-    if b_clip is not None and not b_clip >= 0:
+    if not (b_clip is None or b_clip == np.inf or (is_finite(b_clip) and b_clip >= 0)):
         msg = f"nplr: b_clip is {b_clip!r}; expected a number >= 0, or None for no clamp"
         raise SSMError(msg)
     omega, V = _half_spectrum(*normal_eigenpairs(name, N, rank))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ssmcore._arguments import check_positive, checked_generator, is_finite
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.initialization.hippo import RealArray, check_size
 from ssmcore.initialization.timescale import inverse_softplus
@@ -49,7 +50,7 @@ def ring(
     Raises
     ------
     SSMError
-        If N is not a positive integer, or the radii or the phase are out of range.
+        If rng is no generator, N no positive integer, or the radii or the phase are out of range.
 
     Notes
     -----
@@ -66,11 +67,10 @@ def ring(
     >>> bool(np.allclose(np.exp(gamma_log), np.sqrt(1 - radius**2)))
     True
     """
+    rng = checked_generator("ring", rng)
     check_size("ring", "N", N)
     _check_radii("ring", "r_min", r_min, "r_max", r_max)
-    if not 0 < max_phase < np.inf:
-        msg = f"ring: max_phase is {max_phase!r}; expected a finite number > 0"
-        raise SSMError(msg)
+    check_positive("ring", max_phase=max_phase)
     log_radius: RealArray = 0.5 * _log_between(_open_uniform(rng, N), r_min**2, r_max**2)
     theta_log: RealArray = np.log(max_phase * _open_uniform(rng, N))
     nu_log: RealArray = np.log(-log_radius)
@@ -114,7 +114,7 @@ def rglru_a_param(
     Raises
     ------
     SSMError
-        For an unknown kind, a bad H or c, or bounds out of range.
+        For an rng that is no generator, an unknown kind, a bad H or c, or bounds out of range.
 
     Notes
     -----
@@ -129,11 +129,10 @@ def rglru_a_param(
     True
     """
     check_choice("rglru_a_param", "kind", kind, ("a", "a^c"))
+    rng = checked_generator("rglru_a_param", rng)
     check_size("rglru_a_param", "H", H)
     _check_radii("rglru_a_param", "min_rad", min_rad, "max_rad", max_rad)
-    if not 0 < c < np.inf:
-        msg = f"rglru_a_param: c is {c!r}; expected a finite number > 0"
-        raise SSMError(msg)
+    check_positive("rglru_a_param", c=c)
     u = _open_uniform(rng, H)
     if kind == "a":
         log_a = 0.5 * _log_between(u, min_rad**2, max_rad**2)
@@ -143,7 +142,8 @@ def rglru_a_param(
 
 
 def _check_radii(owner: str, low_name: str, low: float, high_name: str, high: float) -> None:
-    if 0 <= low <= high <= 1 and low < 1 and high > 0:
+    numbers = is_finite(low) and is_finite(high)
+    if numbers and 0 <= low <= high <= 1 and low < 1 and high > 0:
         return
     msg = (
         f"{owner}: {low_name} is {low!r} and {high_name} {high!r}; expected "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ssmcore._arguments import checked_generator, is_finite
 from ssmcore.errors import SSMError
 from ssmcore.initialization.hippo import RealArray
 
@@ -41,7 +42,8 @@ def log_uniform_timescale(
     Raises
     ------
     SSMError
-        If the bounds are not finite, not positive or not in order.
+        If rng is no generator, the shape none of an array, or the bounds are not finite, not
+        positive or not in order.
 
     Examples
     --------
@@ -49,10 +51,23 @@ def log_uniform_timescale(
     >>> bool(np.all((np.exp(log_dt) >= 1e-3) & (np.exp(log_dt) <= 0.1)))
     True
     """
-    if not 0 < dt_min <= dt_max < np.inf:
+    owner = "log_uniform_timescale"
+    rng = checked_generator(owner, rng)
+    _check_shape(owner, shape)
+    if not (is_finite(dt_min) and is_finite(dt_max) and 0 < dt_min <= dt_max):
         msg = f"dt_min is {dt_min!r} and dt_max {dt_max!r}; expected finite 0 < dt_min <= dt_max"
         raise SSMError(msg)
     return np.asarray(rng.uniform(np.log(dt_min), np.log(dt_max), shape))
+
+
+def _check_shape(owner: str, shape: object) -> None:
+    """Raise SSMError unless ``shape`` is a size or a tuple of sizes."""
+    sizes = shape if isinstance(shape, tuple) else (shape,)
+    if not all(
+        isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 0 for n in sizes
+    ):
+        msg = f"{owner}: shape is {shape!r:.50}; expected whole numbers of at least 0"
+        raise SSMError(msg)
 
 
 def inverse_softplus(x: RealArray | float) -> RealArray:
@@ -73,7 +88,7 @@ def inverse_softplus(x: RealArray | float) -> RealArray:
     Raises
     ------
     SSMError
-        If an x is not positive and finite.
+        If x is no number or array of numbers, or an x is not positive and finite.
 
     Examples
     --------
@@ -84,7 +99,11 @@ def inverse_softplus(x: RealArray | float) -> RealArray:
     >>> float(inverse_softplus(1000.0))
     1000.0
     """
-    x = np.asarray(x, dtype=np.float64)
+    try:
+        x = np.asarray(x, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        msg = f"inverse_softplus: x is {x!r:.50}; expected real numbers above 0 ({error})"
+        raise SSMError(msg) from None
     valid = (x > 0) & (x < np.inf)
     if not valid.all():
         msg = (
@@ -125,7 +144,7 @@ def softplus_bias(
     Raises
     ------
     SSMError
-        If the bounds or the floor are not finite, not positive or not in order.
+        If the floor is not finite or negative, and for what `log_uniform_timescale` refuses.
 
     Notes
     -----
@@ -137,7 +156,7 @@ def softplus_bias(
     >>> np.log1p(np.exp(bias)).round(6).tolist()
     [0.01, 0.01, 0.01]
     """
-    if not 0 <= floor < np.inf:
+    if not (is_finite(floor) and floor >= 0):
         msg = f"softplus_bias: floor is {floor!r}; expected a finite number >= 0"
         raise SSMError(msg)
     dt = np.exp(log_uniform_timescale(rng, shape, dt_min, dt_max))

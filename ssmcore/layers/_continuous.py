@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ssmcore import arrays
+from ssmcore._arguments import check_count, check_flag, check_positive
 from ssmcore.errors import SSMError
-from ssmcore.layers._options import check_count, check_positive
 from ssmcore.typing import Array
 
 __all__ = [
@@ -59,11 +59,3 @@ def check_copies(owner: str, n_ssm: int | None, d_model: int) -> int:
         msg = f"{owner}: n_ssm is {copies}; expected a divisor of d_model = {d_model}"
         raise SSMError(msg)
     return copies
-
-
-def check_flag(owner: str, **values: Any) -> None:
-    """Raise SSMError unless all values are True or False."""
-    for name, value in values.items():
-        if not isinstance(value, bool):
-            msg = f"{owner}: {name} is {value!r}; expected True or False"
-            raise SSMError(msg)

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import inspect
 
+from ssmcore.errors import SSMError
 from ssmcore.layers.base import Layer
 
-__all__ = ["constructor_doc", "constructor_signature"]
+__all__ = ["check_layer", "constructor_doc", "constructor_signature"]
 
 PLACE = (("seed", 0), ("device", None), ("dtype", "float32"))
+
+
+def check_layer(owner: str, layer: object) -> None:
+    """Raise SSMError unless ``layer`` is a layer of ssmcore, made and not a class."""
+    if not isinstance(layer, Layer):
+        msg = f"{owner}: layer is {layer!r:.80}; expected a layer of ssmcore, such as ssmcore.S6(4)"
+        raise SSMError(msg)
 
 
 def constructor_signature(kind: type[Layer]) -> inspect.Signature:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar, dataclass_transform
 
+from ssmcore._arguments import check_count, check_number, check_positive
 from ssmcore.errors import SSMError, check_choice
 
 __all__ = [
@@ -36,32 +36,6 @@ class ParamGroup(NamedTuple):
     lr: float | None = None
     lr_scale: float | None = None
     keep_float32: bool = True
-
-
-def check_positive(owner: str, **values: float) -> None:
-    """Raise SSMError unless all values are finite and positive."""
-    for name, value in values.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (number and math.isfinite(value) and value > 0):
-            msg = f"{owner}: {name} is {value!r}; expected a finite number above 0"
-            raise SSMError(msg)
-
-
-def check_count(owner: str, **values: int) -> None:
-    """Raise SSMError unless all values are whole numbers of at least 1."""
-    for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            msg = f"{owner}: {name} is {value!r}; expected a whole number of at least 1"
-            raise SSMError(msg)
-
-
-def check_number(owner: str, **values: float) -> None:
-    """Raise SSMError unless all values are finite numbers."""
-    for name, value in values.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (number and math.isfinite(value)):
-            msg = f"{owner}: {name} is {value!r}; expected a finite number"
-            raise SSMError(msg)
 
 
 def _check_arguments(

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ssmcore import arrays, backend, engine
+from ssmcore._arguments import check_flag, plain
 from ssmcore.errors import SSMError, check_choice
-from ssmcore.layers._checks import check_batch_shape, check_lengths, check_step_sizes
+from ssmcore.layers._checks import (
+    FLOATS,
+    check_lengths,
+    check_state,
+    check_step_sizes,
+    checked_batch_shape,
+)
 from ssmcore.layers._continuous import tiled
 from ssmcore.layers._options import (
     ParamGroup,
@@ -32,12 +39,13 @@ __all__ = ["Layer"]
 
 MODES = ("auto", "recurrence", "scan", "convolution")
 HALF = ("float16", "bfloat16")
-FLOATS = ("float32", "float64")
 
 
 @hyperparameters
 class Layer(ABC):
     """A state space layer: hyper-parameters only; parameters are a separate dict of real arrays.
+
+    Parameters may be nested or flat with dotted names, as in a torch ``state_dict``.
 
     Attributes
     ----------
@@ -51,7 +59,9 @@ class Layer(ABC):
     channels = 1
 
     def __post_init__(self) -> None:
-        """Check the hyper-parameters once."""
+        """Store numbers as Python's own and check the hyper-parameters, once."""
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
         check_count(self.name, d_model=self.d_model)
         self._check_options()
 
@@ -150,8 +160,8 @@ class Layer(ABC):
         ``state_shapes`` names, a complex one with a trailing axis (re, im). Raises SSMError for
         parameters of another layer and for a batch_shape that is no tuple of sizes.
         """
-        self._check_params(params)
-        check_batch_shape(self.name, batch_shape)
+        params = self._check_params(params)
+        batch_shape = checked_batch_shape(self.name, batch_shape)
         first = next(x for _, x in arrays.leaves(params))
         xp, where = arrays.namespace(first), arrays.device(first)
         return {
@@ -183,7 +193,7 @@ class Layer(ABC):
         SSMError
             What a call would refuse; ``u`` missing.
         """
-        self._check_params(params)
+        params = self._check_params(params)
         if not self.time_varying:
             return self._system(params, None, None)
         if u is None:
@@ -214,7 +224,7 @@ class Layer(ABC):
 
         Parameters
         ----------
-        params : dict of real arrays, float32 or float64
+        params : dict of real arrays, float32 or float64, nested or flat with dotted names
         u : (..., L, H), dtype of the parameters, or float16 / bfloat16: then everything runs in
             the parameters' dtype and y is rounded to the dtype of ``u``
         state : as from ``initial_state`` or an earlier call; None means a fresh sequence
@@ -249,7 +259,9 @@ class Layer(ABC):
         >>> bool(abs(np.concatenate([head, tail]) - layer(params, u)).max() < 1e-12)
         True
         """
+        params = self._check_params(params)
         self._check_call(params, u, state, mode, reset, lengths)
+        check_flag(self.name, return_state=return_state)
         xp = arrays.namespace(u)
         given = u.dtype
         u, reset = self._prepared(params, u, reset)
@@ -305,9 +317,10 @@ class Layer(ABC):
 
     _parallel_mode = "convolution"
 
-    def _check_params(self, params: Params) -> None:
-        """Raise SSMError unless ``params`` has this layer's names, shapes and one float dtype."""
-        given = dict(arrays.leaves(params)) if arrays.is_tree(params) else {}
+    def _check_params(self, params: Params) -> Params:
+        """Return ``params`` nested; SSMError unless they have this layer's names and shapes."""
+        nested = arrays.nest(arrays.leaves(params)) if arrays.is_tree(params) else {}
+        given = dict(arrays.leaves(nested))
         expected = {k: tuple(v) for k, v in arrays.leaves(self.shapes())}
         if set(given) != set(expected):
             missing, extra = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
@@ -319,10 +332,11 @@ class Layer(ABC):
         for key, shape in expected.items():
             check_array(self.name, key, given[key])
             check_shape(self.name, key, given[key], str(shape), tuple(given[key].shape) == shape)
-        check_precision(self.name, **given)
         check_kind(self.name, "real", **given)
+        check_precision(self.name, FLOATS, **given)
         exponential = getattr(self, "dt_transform", "exp") == "exp"
         check_step_sizes(self.name, given, exponential)
+        return nested
 
     def _check_call(
         self,
@@ -334,7 +348,6 @@ class Layer(ABC):
         lengths: Array | None,
     ) -> None:
         check_choice(self.name, "mode", mode, MODES)
-        self._check_params(params)
         self._check_mode(mode, reset)
         self._check_input(params, u, reset)
         check_lengths(self.name, lengths, u)
@@ -377,27 +390,8 @@ class Layer(ABC):
             raise SSMError(msg)
 
     def _check_state(self, state: State | None, first: Array, batch: tuple[int, ...]) -> None:
-        if state is None:
-            return
         expected = {k: (*batch, *s) for k, s in self.state_shapes().items()}
-        if not isinstance(state, Mapping) or set(state) != set(expected):
-            found = sorted(state) if isinstance(state, Mapping) else type(state).__name__
-            msg = (
-                f"{self.name}: state of another layer? got {found}, expected {sorted(expected)}; "
-                "use the state this layer returned, or initial_state()"
-            )
-            raise SSMError(msg)
-        for key, shape in expected.items():
-            check_array(self.name, f"state[{key!r}]", state[key])
-            check_shape(
-                self.name,
-                f"state[{key!r}]",
-                state[key],
-                str(shape),
-                tuple(state[key].shape) == shape,
-            )
-        check_precision(self.name, params=first, **{f"state_{k}": x for k, x in state.items()})
-        check_kind(self.name, "real", **state)
+        check_state(self.name, state, expected, first)
 
 
 def _move(tree: Params, target: str | None, device: Any) -> Params:

@@ -131,7 +131,7 @@ class Bidirectional(Layer):
 
     def eigenvalues(self, params: Params, u: Array | None = None) -> Array:
         """Return the eigenvalues of the forward and backward A_bar on a new first axis."""
-        self._check_params(params)
+        params = self._check_params(params)
         ways = self._ways(params)
         return arrays.namespace(u, *(x for _, x in arrays.leaves(params))).stack(
             [self.layer.eigenvalues(p, u) for p in ways], axis=0

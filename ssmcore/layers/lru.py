@@ -121,5 +121,5 @@ class LRU(Layer):
 
     def eigenvalues(self, params: Params, u: Array | None = None) -> Array:
         """Return the eigenvalues of A_bar, (N,) complex."""
-        self._check_params(params)
+        params = self._check_params(params)
         return self._system(params, None, None).a

@@ -14,7 +14,7 @@ from ssmcore import arrays
 from ssmcore.discretization import discretize_dense
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.initialization import hippo, log_uniform_timescale
-from ssmcore.layers._continuous import check_steps, tiled
+from ssmcore.layers._continuous import check_flag, check_steps, tiled
 from ssmcore.layers._options import ParamGroup, check_count, check_number, hyperparameters
 from ssmcore.layers._spectrum import dense_eigenvalues
 from ssmcore.layers.base import Layer
@@ -80,6 +80,7 @@ class LSSL(Layer):
         check_count(self.name, d_state=self.d_state, channels=self.channels)
         check_steps(self.name, self.dt_min, self.dt_max, self.dt_scale)
         check_choice(self.name, "initialization", self.initialization, self.INITS)
+        check_flag(self.name, per_feature=self.per_feature, learn=self.learn)
         check_number(self.name, alpha=self.alpha)
         if not 0.0 <= self.alpha <= 1.0:
             msg = f"{self.name}: alpha is {self.alpha!r}; expected 0 to 1"
@@ -145,5 +146,5 @@ class LSSL(Layer):
         SSMError
             A is not triangular and d_state is above 16; called under a tracer.
         """
-        self._check_params(params)
+        params = self._check_params(params)
         return dense_eigenvalues(self.name, self._system(params, None, None).A)

@@ -151,5 +151,5 @@ class S4(PerChannel):
         SSMError
             d_state above 16; called under ``jax.jit`` or another tracer.
         """
-        self._check_params(params)
+        params = self._check_params(params)
         return dense_eigenvalues(self.name, self._system(params, None, None).dense().A)

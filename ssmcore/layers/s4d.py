@@ -185,5 +185,5 @@ class S4D(PerChannel):
 
     def eigenvalues(self, params: Params, u: Array | None = None) -> Array:
         """Return the stored eigenvalues of A_bar, (F, N); if complex, their conjugates too."""
-        self._check_params(params)
+        params = self._check_params(params)
         return self._system(params, None, None).a

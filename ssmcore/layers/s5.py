@@ -19,7 +19,7 @@ from ssmcore.initialization import (
     s5_input_matrix,
     s5_output_matrix,
 )
-from ssmcore.layers._continuous import check_steps
+from ssmcore.layers._continuous import check_flag, check_steps
 from ssmcore.layers._options import ParamGroup, check_count, hyperparameters
 from ssmcore.layers.base import Layer
 from ssmcore.systems import DiagonalSystem
@@ -82,7 +82,9 @@ class S5(Layer):
     _parallel_mode = "scan"
 
     def _check_options(self) -> None:
-        check_count(self.name, d_state=self.d_state, blocks=self._blocks)
+        check_flag(self.name, conj_sym=self.conj_sym, clip_eigs=self.clip_eigs)
+        check_count(self.name, d_state=self.d_state)
+        check_count(self.name, blocks=self._blocks)
         check_steps(self.name, self.dt_min, self.dt_max, self.dt_scale)
         check_choice(self.name, "discretization", self.discretization, ("zoh", "bilinear"))
         check_choice(self.name, "output_initialization", self.output_initialization, self.OUTPUTS)
@@ -157,5 +159,5 @@ class S5(Layer):
 
     def eigenvalues(self, params: Params, u: Array | None = None) -> Array:
         """Return the stored eigenvalues of A_bar, (P,) complex."""
-        self._check_params(params)
+        params = self._check_params(params)
         return self._system(params, None, None).a

@@ -11,6 +11,7 @@ from ssmcore.typing import Array
 __all__ = [
     "broadcasts_to",
     "check_array",
+    "check_dt",
     "check_initial",
     "check_kind",
     "check_precision",
@@ -24,10 +25,11 @@ ALLOWED = ("float32", "float64", "complex64", "complex128")
 
 
 def check_array(owner: str, name: str, x: object) -> None:
-    """Raise SSMError unless ``x`` looks like an array; ``arrays.namespace`` skips numbers, None."""
+    """Raise SSMError unless ``x`` is an array; ``arrays.namespace`` skips numbers and None."""
     if not (hasattr(x, "dtype") and hasattr(x, "shape")):
         msg = f"{owner}: {name} is {type(x).__name__} {x!r:.50}; expected an array"
         raise SSMError(msg)
+    backend.of(x)
 
 
 def readable(x: Array) -> bool:
@@ -35,8 +37,10 @@ def readable(x: Array) -> bool:
     return backend.of(x).concrete(x) and "cpu" in str(arrays.device(x)).lower()
 
 
-def check_precision(owner: str, **given: Array | None) -> None:
-    """Raise SSMError unless all arrays are floating, at least float32, and of one precision.
+def check_precision(
+    owner: str, allowed: tuple[str, ...] = ALLOWED, /, **given: Array | None
+) -> None:
+    """Raise SSMError unless all arrays have ``allowed`` dtypes, and all the same precision.
 
     What is OPTIONAL may be None.
     """
@@ -45,10 +49,10 @@ def check_precision(owner: str, **given: Array | None) -> None:
         check_array(owner, name, x)
     arrays.namespace(*named.values())
     for name, x in named.items():
-        if backend.dtype_name(x) not in ALLOWED:
+        if backend.dtype_name(x) not in allowed:
             msg = (
                 f"{owner}: {name} has dtype {backend.dtype_name(x)}; expected one of "
-                f"{', '.join(ALLOWED)}; convert it first (nothing is converted silently)"
+                f"{', '.join(allowed)}; convert it first (nothing is converted silently)"
             )
             raise SSMError(msg)
     single = [backend.dtype_name(x) in ("float32", "complex64") for x in named.values()]
@@ -85,6 +89,18 @@ def check_reset(owner: str, reset: Array | None, u: Array) -> None:
     target = tuple(u.shape[:-1])
     ok = reset.ndim >= 1 and reset.shape[-1] == target[-1] and _broadcasts(reset.shape, target)
     check_shape(owner, "reset", reset, f"(..., L) = {target}", ok)
+
+
+def check_dt(owner: str, name: str, dt: Array) -> None:
+    """Raise SSMError if a step size that is ``readable`` is negative or not finite."""
+    xp = arrays.namespace(dt)
+    if not readable(dt):
+        return
+    if 0 not in dt.shape and not bool(xp.all((dt >= 0) & xp.isfinite(dt))):
+        values = backend.to_numpy(dt).reshape(-1)
+        bad = next(x for x in values.tolist() if not 0 <= x < float("inf"))
+        msg = f"{owner}: {name} has the value {bad!r}; expected finite step sizes of at least 0"
+        raise SSMError(msg)
 
 
 def check_initial(owner: str, initial: Array | None, expected: tuple[int, ...]) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from ssmcore import arrays
+from ssmcore._arguments import plain
 from ssmcore.errors import SSMError
-from ssmcore.primitives._checks import check_kind, check_precision, check_shape
+from ssmcore.primitives._checks import check_dt, check_kind, check_precision, check_shape
 from ssmcore.primitives.dispatch import implementation
 from ssmcore.typing import Array
 
 __all__ = ["diagonal_kernel", "dplr_kernel"]
 
 
-def _check_length(owner: str, length: int) -> None:
+def _checked_length(owner: str, length: int) -> int:
+    """Return ``length`` as Python's own integer; SSMError for anything but a number of steps."""
+    length = plain(length)
     if not isinstance(length, int) or isinstance(length, bool) or length < 0:
         msg = f"{owner}: length is {length!r}; expected a whole number of steps, at least 0"
         raise SSMError(msg)
+    return length
 
 
 def diagonal_kernel(a: Array, coefficients: Array, length: int) -> Array:
@@ -60,7 +64,7 @@ def diagonal_kernel(a: Array, coefficients: Array, length: int) -> Array:
     check_shape(owner, "a", a, "(H, N)", a.ndim == 2)
     same = tuple(coefficients.shape) == tuple(a.shape)
     check_shape(owner, "coefficients", coefficients, str(tuple(a.shape)), same)
-    _check_length(owner, length)
+    length = _checked_length(owner, length)
     return implementation(owner, a, coefficients)(a, coefficients, length)
 
 
@@ -72,7 +76,7 @@ def dplr_kernel(dt: Array, Lambda: Array, P: Array, B: Array, C: Array, length: 
 
     Parameters
     ----------
-    dt : (H,) real
+    dt : (H,) real, at least 0
     Lambda : (H, N) complex, same precision
     P : (r, H, N) complex, rank r from 0
     B : (H, N) complex
@@ -86,7 +90,8 @@ def dplr_kernel(dt: Array, Lambda: Array, P: Array, B: Array, C: Array, length: 
     Raises
     ------
     SSMError
-        Shapes that do not fit, mixed libraries or precisions, integer or half dtypes, bad length.
+        Shapes that do not fit, mixed libraries or precisions, integer or half dtypes, bad length,
+        negative or not finite ``dt`` where it can be looked at without waiting for a device.
 
     Notes
     -----
@@ -114,5 +119,6 @@ def dplr_kernel(dt: Array, Lambda: Array, P: Array, B: Array, C: Array, length: 
     check_shape(owner, "P", P, f"(r, {H}, {N})", P.ndim == 3 and tuple(P.shape[1:]) == (H, N))
     for name, x in (("B", B), ("C", C)):
         check_shape(owner, name, x, str((H, N)), tuple(x.shape) == (H, N))
-    _check_length(owner, length)
+    length = _checked_length(owner, length)
+    check_dt(owner, "dt", dt)
     return implementation(owner, dt, Lambda)(dt, Lambda, P, B, C, length)

@@ -4,33 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from ssmcore import arrays, backend
-from ssmcore.errors import SSMError
+from ssmcore import arrays
+from ssmcore._arguments import check_flag
 from ssmcore.primitives._checks import (
     broadcasts_to,
+    check_dt,
     check_initial,
     check_kind,
     check_precision,
     check_reset,
     check_shape,
-    readable,
 )
 from ssmcore.primitives.dispatch import implementation
 from ssmcore.typing import Array
 
 __all__ = ["diagonal_scan", "linear_scan", "selective_scan"]
-
-
-def _check_steps(owner: str, delta: Array) -> None:
-    """Raise SSMError if a step size that can be looked at on the host is negative or not finite."""
-    xp = arrays.namespace(delta)
-    if not readable(delta):
-        return
-    if 0 not in delta.shape and not bool(xp.all((delta >= 0) & xp.isfinite(delta))):
-        values = backend.to_numpy(delta).reshape(-1)
-        bad = next(x for x in values.tolist() if not 0 <= x < float("inf"))
-        msg = f"{owner}: delta has the value {bad!r}; expected finite step sizes of at least 0"
-        raise SSMError(msg)
 
 
 def linear_scan(
@@ -67,7 +55,8 @@ def linear_scan(
     Raises
     ------
     SSMError
-        Shapes that do not fit, mixed libraries or precisions, integer or half dtypes.
+        Shapes that do not fit, mixed libraries or precisions, integer or half dtypes,
+        or a flag that is not True or False.
 
     Notes
     -----
@@ -82,6 +71,7 @@ def linear_scan(
     array([1.   , 1.5  , 1.75 , 1.875])
     """
     owner = "linear_scan"
+    check_flag(owner, reverse=reverse)
     check_precision(owner, a=a, b=b, initial=initial)
     check_shape(owner, "b", b, "(..., L, P)", b.ndim >= 2)
     shape = tuple(b.shape)
@@ -141,7 +131,8 @@ def diagonal_scan(
     Raises
     ------
     SSMError
-        Shapes that do not fit, mixed libraries or precisions, integer or half dtypes.
+        Shapes that do not fit, mixed libraries or precisions, integer or half dtypes,
+        or a flag that is not True or False.
 
     Notes
     -----
@@ -157,6 +148,7 @@ def diagonal_scan(
     array([1.  , 1.5 , 1.75])
     """
     owner = "diagonal_scan"
+    check_flag(owner, reverse=reverse, return_state=return_state)
     check_precision(owner, a=a, B=B, C=C, u=u, initial=initial)
     check_kind(owner, "real", u=u)
     kind = "complex" if arrays.is_complex(a) else "real"
@@ -215,7 +207,9 @@ def selective_scan(
     Raises
     ------
     SSMError
-        Shapes that do not fit, mixed libraries or precisions, integer or half dtypes.
+        Shapes that do not fit, mixed libraries or precisions, integer or half dtypes,
+        negative or not finite ``delta`` where it can be looked at without waiting for a device,
+        or a flag that is not True or False.
 
     Notes
     -----
@@ -230,6 +224,7 @@ def selective_scan(
     array([1.  , 1.5 , 1.75])
     """
     owner = "selective_scan"
+    check_flag(owner, return_state=return_state)
     check_precision(owner, u=u, delta=delta, A=A, B=B, C=C, D=D, initial=initial)
     check_kind(owner, "real", u=u, delta=delta, D=D)
     check_shape(owner, "u", u, "(..., L, H)", u.ndim >= 2)
@@ -242,7 +237,7 @@ def selective_scan(
     check_kind(owner, "real", u=u, delta=delta, D=D)
     if not arrays.is_complex(A):
         check_kind(owner, "real", B=B, C=C, initial=initial)
-    _check_steps(owner, delta)
+    check_dt(owner, "delta", delta)
     for name, x in (("B", B), ("C", C)):
         shared, own = (*shape[:-1], N), (*shape, N)
         fits = broadcasts_to(x, own) if x.ndim == len(own) else tuple(x.shape) == shared

@@ -137,6 +137,7 @@ def run(
         "modes": wanted,
         "dtypes": kinds,
         "input": "shipped electrocardiogram" if series is None else "given series",
+        "input_channels": 1 if series is None else _channels(series),
         "batch": u.shape[0],
         "length": u.shape[1],
         "d_model": d_model,
@@ -219,6 +220,12 @@ def _layer(name: str, d_model: int, d_state: int) -> Layer:
     kind = getattr(ssmcore, name)
     layer: Layer = kind(d_model) if name == "RGLRU" else kind(d_model, d_state=d_state)
     return layer
+
+
+def _channels(series: Array) -> int:
+    """Return how many channels a series has itself."""
+    values = as_numpy("verify", series)
+    return int(values.shape[1]) if values.ndim == 2 else 1
 
 
 def _input(series: Array | None, length: int | None, d_model: int) -> Numbers:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -73,14 +74,20 @@ def _table(report: Report, width: int) -> Table:
     return table
 
 
+def _part(settings: Mapping[str, Any]) -> str:
+    """Return how many channels of the input are used, where that is not all of them."""
+    channels, used = settings["input_channels"], settings["d_model"]
+    return f" (the first {used} of its {channels} channels)" if used < channels else ""
+
+
 def show(report: Report, console: Console) -> None:
     """Print ``report``: table, what its columns are, notes, failures, summary."""
     console.print(_table(report, console.width))
     console.print()
     s = report.settings
     lines = [
-        f"input: {s['input']}, {s['batch']} x {s['length']} steps x {s['d_model']} channels; "
-        f"d_state {s['d_state']}; seed {s['seed']}; modes: {', '.join(s['modes'])}",
+        f"input: {s['input']}{_part(s)}, {s['batch']} x {s['length']} steps x {s['d_model']} "
+        f"channels; d_state {s['d_state']}; seed {s['seed']}; modes: {', '.join(s['modes'])}",
         "ulp, error: worst output of any mode against the sequential float64 oracle, in ulps and "
         "parts of the peak; allowed: eps (64 + memory)",
         "modes: largest difference between two modes, of the peak; allowed 2e-5 float32, 1e-10 "
