@@ -225,8 +225,12 @@ def test_doctor_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert found.returncode == 0, found.stdout + found.stderr
     result = json.loads(path.read_text(encoding="utf-8"))
     by_name = {b["name"]: b for b in result["backends"]}
-    kinds = {p["implementation"] for p in by_name["jax"]["primitives"]}
-    assert kinds == {"reference, compiled"}
+    runs = {p["primitive"]: p["implementation"] for p in by_name["jax"]["primitives"]}
+    native = {name: kind for name, kind in runs.items() if kind != "reference, compiled"}
+    assert native == {
+        "linear_scan": "native: ssmcore_jax._scan.linear_scan",
+        "selective_scan": "native: ssmcore_jax._selective.selective_scan",
+    }
     assert len(by_name["jax"]["primitives"]) == 2 * len(REFERENCES)
     absent = [b for b in result["backends"] if b["status"] == "absent"]
     assert all("pip install" in b["detail"] for b in absent)

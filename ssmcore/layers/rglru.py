@@ -210,8 +210,8 @@ class RGLRU(Layer):
         """
         self.system(params, u)  # for its checks
         assert u is not None
-        system = self._system(params, self._prepared(params, u, None)[0], None)
-        return system.a[..., 0]
+        u, _ = self._prepared(params, u, None)
+        return self._system(self._check_params(params), u, None).a[..., 0]
 
 
 def _root(x: Array, cap: float | None) -> Array:
