@@ -59,6 +59,29 @@ def test_a_float32_copy_of_a_float64_module_is_rounding_in_a_stack_too() -> None
     assert [block.running.verdict for block in report.blocks] == [ROUNDING] * 3
 
 
+class Scaled(torch.nn.Linear):
+    """A linear map of float32 parameters and a scale in a float64 buffer."""
+
+    scale: Any
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        self.register_buffer("scale", torch.full((4,), 1 / 3, dtype=torch.float64))
+
+    def forward(self, u: Any) -> Any:
+        return super().forward(u) * self.scale.to(u.dtype)
+
+
+def test_a_float64_buffer_beside_float32_parameters_stays_as_it_is() -> None:
+    module = Scaled()
+    params = {name: x.detach() for name, x in module.named_parameters()}
+
+    def same(p: Any, u: Any) -> Any:
+        return (u @ p["weight"].T + p["bias"]) / 3
+
+    assert compare(module, (same, params), LONG).verdict == ROUNDING
+
+
 # ------------------------------------------------------------- modules that round to float32 inside
 
 
@@ -144,6 +167,18 @@ def test_a_parameter_too_small_to_be_seen_excuses_nothing(size: float) -> None:
     assert compare((run, params), (off, params), LONG).verdict == DIFFERENT
 
 
+def test_a_side_that_refuses_another_parameter_is_judged_without() -> None:
+    def strict(p: Any, u: Any) -> Any:
+        if (p["gain"] != 3.0).any():
+            msg = "expected 3"
+            raise ValueError(msg)
+        return (u / 3) * p["gain"]
+
+    given = {"gain": np.full(4, 3.0, "float32")}
+    report = compare((strict, given), (lambda p, u: u * (1 + 1e-6), given), LONG)
+    assert report.verdict == DIFFERENT
+
+
 # ------------------------------------------------------------------------------- plain callables
 
 
@@ -201,6 +236,18 @@ def test_in_float32_alone_roundings_of_either_sign_are_rounding_and_more_is_unde
     assert compare(closed(), closed(lambda y: y * 1.001), LONG, **OPTIONS).verdict == DIFFERENT
 
 
+def test_gradients_of_what_has_no_float64_run_have_none_either() -> None:
+    layer, params = pair("LRU")
+
+    def run(u: Any, mode: Any) -> Any:
+        return layer(ssm.move(params, dtype="float32"), u.to(torch.float32), mode=mode)
+
+    options = OPTIONS | {"gradients": True}
+    report = compare(lambda u: run(u, "recurrence"), lambda u: run(u, "scan"), LONG, **options)
+    assert report.verdict == ROUNDING, str(report)
+    assert set(part(report, "grad.u").figures) == {"float32"}
+
+
 def test_constants_in_float32_inside_a_plain_callable_are_undecided() -> None:
     near = float(np.float32(math.pi))
     report = compare(lambda u: (u / 3) * math.pi, lambda u: (u * near) / 3, LONG)
@@ -247,6 +294,20 @@ def test_what_is_wrong_before_it_is_not_a_number_comes_first(params: bool) -> No
         report = compare(lambda u: u, lambda u: broken(None, u), LONG)
     assert report.first.first.index == {"batch": 0, "time": 10, "channel": 1}
     assert "not finite" in report.first.reason
+
+
+class Broken(Coarse):
+    """Not a number at one place."""
+
+    def forward(self, u: Any) -> Any:
+        y = super().forward(u)
+        y[0, 40, 3] = torch.nan
+        return y
+
+
+def test_what_is_excused_before_it_is_not_a_number_does_not_come_first() -> None:
+    report = compare(Fine(), Broken(), LONG[:1, :64], gradients=False)
+    assert report.first.first.index == {"batch": 0, "time": 40, "channel": 3}
 
 
 class Stateful(Fine):

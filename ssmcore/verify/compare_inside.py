@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from ssmcore.verify import tolerance
 from ssmcore.verify.checks import Numbers
 from ssmcore.verify.compare_judge import Inside
-from ssmcore.verify.compare_sides import Named, Nudge, Side
+from ssmcore.verify.compare_sides import ImpossibleError, Named, Nudge, Side
 
 __all__ = ["Insides", "Run"]
 
@@ -63,11 +64,11 @@ def _rounded(side: Side, u: Numbers) -> list[str]:
     before = side.run(u, "float64")
     found = []
     for name in side.parameters() + ["u"] * (u.dtype.kind == "f"):
-        small = side.run(u, "float64", (name, SMALL))
-        if all(np.array_equal(before[key], small[key]) for key in before):
-            large = side.run(u, "float64", (name, LARGE))
-            if any(_visible(before[key], large[key]) for key in before):
-                found.append(name)
+        with suppress(ImpossibleError):  # a model that refuses the change shows nothing
+            small = side.run(u, "float64", (name, SMALL))
+            if all(np.array_equal(before[key], small[key], equal_nan=True) for key in before):
+                large = side.run(u, "float64", (name, LARGE))
+                found += [name] * any(_visible(before[key], large[key]) for key in before)
     return found
 
 
@@ -76,14 +77,15 @@ def _moved(run: Callable[[Nudge | None], Named], names: list[str]) -> Named:
     start = run(None) if names else {}
     total = {key: np.zeros(x.shape) for key, x in start.items()}
     for name in names:
-        after = run((name, tolerance.eps("float32")))
-        for key, x in start.items():
-            total[key] += _distance(x, after[key])
+        with suppress(ImpossibleError):
+            after = run((name, tolerance.eps("float32")))
+            for key, x in start.items():
+                total[key] += _distance(x, after[key])
     return total
 
 
 def _visible(before: Numbers, large: Numbers) -> bool:
-    peak = np.max(np.abs(before), initial=0.0)
+    peak = np.max(_distance(np.zeros_like(before), before), initial=0.0)
     move = np.max(_distance(before, large), initial=0.0)
     return bool(move * (SMALL / LARGE) > VISIBLE * peak)
 

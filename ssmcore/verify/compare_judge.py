@@ -206,26 +206,11 @@ def judge(pair: Pair, asked: str, inside: Callable[[], Inside | None]) -> Part:
     if len(gaps) == 2:
         measured = tolerance.STEP * SHRINKAGE * own
         allowed["float64"] = np.maximum(allowed["float64"], measured)
+    verdict, reason, beyond = _finding(pair, asked, gaps, allowed, own, peak, inside)
     broken = ~np.isfinite(gaps[asked])
-    beyond = gaps[finest] > allowed[finest]
     if broken.any():
-        reason = f"one side alone is not finite in {asked}"
-        verdict, beyond = DIFFERENT, beyond | broken
-    elif not gaps[asked].any():
-        verdict, reason, beyond = EQUAL, "the bits are the same", np.zeros_like(beyond)
-    elif len(gaps) == 1:
-        verdict, reason, beyond = _alone(pair, gaps[finest], finest)
-    elif not beyond.any():
-        amplified = (gaps["float32"] > allowed["float32"]).any()
-        more = "; the model amplifies it beyond the modelled bound" if amplified else ""
-        verdict, reason = ROUNDING, f"in float64 no gap but rounding{more}"
-    else:
-        verdict, reason = DIFFERENT, "the gap stays in float64"
-        found = inside() if asked == "float32" else None
-        if found is not None:
-            explained = _explained(pair, own, pair.running(found.moved) / peak)
-            verdict, reason, beyond = _licensed(pair, gaps["float64"], explained, found)
-            allowed["float64"] = np.maximum(allowed["float64"], explained)
+        verdict, reason = DIFFERENT, f"one side alone is not finite in {asked}"
+        beyond = beyond | broken
     first = None
     if beyond.any():
         index = _time_first(pair, beyond)
@@ -235,13 +220,41 @@ def judge(pair: Pair, asked: str, inside: Callable[[], Inside | None]) -> Part:
     return Part(pair.name, shape, verdict, first, figures, _growth(pair, gaps[asked]), reason)
 
 
+def _finding(
+    pair: Pair,
+    asked: str,
+    gaps: dict[str, Numbers],
+    allowed: dict[str, Numbers],
+    own: Numbers,
+    peak: Numbers,
+    inside: Callable[[], Inside | None],
+) -> Finding:
+    """Return the verdict by ``gaps`` of the ``peak``; ``allowed`` gets what float32 inside may."""
+    nowhere = np.zeros(gaps[asked].shape, dtype=bool)
+    if not gaps[asked].any():
+        return EQUAL, "the bits are the same", nowhere
+    if len(gaps) == 1:
+        return _alone(pair, gaps[asked], asked)
+    beyond = gaps["float64"] > allowed["float64"]
+    if not beyond.any():
+        amplified = (gaps["float32"] > allowed["float32"]).any()
+        more = "; the model amplifies it beyond the modelled bound" if amplified else ""
+        return ROUNDING, f"in float64 no gap but rounding{more}", nowhere
+    found = inside() if asked == "float32" else None
+    if found is None:
+        return DIFFERENT, "the gap stays in float64", beyond
+    explained = _explained(pair, own, pair.running(found.moved) / peak)
+    allowed["float64"] = np.maximum(allowed["float64"], explained)
+    return _licensed(pair, gaps["float64"], explained, found)
+
+
 def _alone(pair: Pair, gap: Numbers, dtype: str) -> Finding:
     """Return the verdict on a gap that no other precision can be asked about."""
     far, steps = gap > pair.bound(dtype), _steps(pair, gap, dtype)
     if (far | steps).any():
         index = _time_first(pair, far | steps)
         how = "outgrows rounding," if far[index] else "steps"
-        text = f"the gap {how} {_rise(pair, gap, index)}; judged in {dtype} alone"
+        text = f"the gap {how} {_rise(pair, gap, index)}; judged by roundings in {dtype} alone"
         return DIFFERENT, text, far | steps
     nowhere = np.zeros_like(far)
     if (gap <= pair.luck(dtype)).all():

@@ -44,7 +44,8 @@ class Side(ABC):
     dtype : "float32", "float64" or None
         Of the parameters; the lower one where they are mixed.
     rounding : "float32" or "float64"
-        What parameters are rounded to before anything else, so that both sides have the same.
+        What parameters are rounded to before anything else, so that both sides have the same; in
+        a module in float64 also the buffers.
     """
 
     opaque = False
@@ -210,10 +211,12 @@ class ModuleSide(Side):
     def _copy(self, dtype: str, nudge: Nudge | None) -> Any:
         module = copy.deepcopy(self.module).eval()
         xp = self.owner.xp
-        for name, x in [*module.named_parameters(), *module.named_buffers()]:
+        parameters = dict(module.named_parameters())
+        for name, x in [*parameters.items(), *module.named_buffers()]:
             x.grad = None
             if _is_float(x):
-                for kind in (self.rounding, dtype):
+                finer = name in parameters or self.dtype == "float64"
+                for kind in (self.rounding, dtype) if finer else (dtype,):
                     kind = COMPLEX[kind] if arrays.is_complex(x) else kind
                     x.data = xp.astype(x.data, getattr(xp, kind))
                 x.data = _nudged(x.data, name, nudge)
