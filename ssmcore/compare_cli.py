@@ -34,7 +34,7 @@ REFERENCE and CANDIDATE are MODULE:ATTRIBUTE (a callable of one array, a torch m
 block), or a file written by ssmcore.checkpoints.save. Modules are looked for in this folder too.
 
 Exit code 0 when the models are equal or differ by rounding, 1 when they differ, 2 for input that \
-makes no sense.
+makes no sense, 3 when what was run cannot decide between rounding and a difference.
 
 [bold]Examples[/bold]
 
@@ -42,6 +42,7 @@ ssmcore compare original:model port:model --channels 8
 
 ssmcore compare trained.safetensors export:model --input speech.npy --json report.json
 """
+EXIT_CODES = {"different": 1, "undecided": 3}
 CHANNELS = "expected --channels H, the channels of the input"
 
 
@@ -123,7 +124,7 @@ def command(
             report.write_json(json)
     typer.echo(str(report))
     if not report.passed:
-        raise typer.Exit(1)
+        raise typer.Exit(EXIT_CODES[report.verdict])
 
 
 # --------------------------------------------------------------------------------------- models

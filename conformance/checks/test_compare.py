@@ -13,7 +13,7 @@ from checks.small_layers import EVERY, numbers
 
 import ssmcore as ssm
 from ssmcore import SSMError, verify
-from ssmcore.verify.compare_judge import DIFFERENT, EQUAL, ROUNDING
+from ssmcore.verify.compare_judge import DIFFERENT, EQUAL, ROUNDING, UNDECIDED
 
 pytest.importorskip("torch", reason="torch is not installed")
 import torch
@@ -219,7 +219,7 @@ def test_a_plain_callable_gets_no_more_than_its_precision() -> None:
             candidate_library="torch",
             gradients=False,
         )
-    assert report.verdict == ROUNDING
+    assert report.verdict == UNDECIDED
     assert "plain callable" in part(report, "y").reason
 
 

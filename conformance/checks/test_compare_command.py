@@ -43,6 +43,8 @@ selective = ssm.S6(d_model=3, d_state=2)
 nested = (selective, selective.init(0, backend="torch"))
 flat = (selective, checkpoints.flatten(nested[1]))
 wrong = (layer, same[1] | {"D": same[1]["D"] * torch.tensor([1.0, 1.5, 1.0])})
+plain = lambda u: u * 3.0
+scaled = lambda u: u * 3.000003
 """
 
 
@@ -108,3 +110,9 @@ def test_command_with_bad_input(folder: Path, arguments: tuple[str, ...], messag
     assert found.exit_code == 2, found.output
     assert message in found.stderr
     assert len(found.stderr.splitlines()) == 1
+
+
+def test_command_that_cannot_decide_has_an_exit_code_of_its_own(folder: Path) -> None:
+    found = command("compared_models:plain", "compared_models:scaled", "--channels", "3")
+    assert found.exit_code == 3, found.output
+    assert found.stdout.splitlines()[-1] == "verdict: undecided"

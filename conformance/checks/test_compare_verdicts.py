@@ -18,34 +18,29 @@ import torch
 # ------------------------------------------------------------------------- rounding, or real?
 
 
-def logistic(r: float, swap: bool) -> Callable[[Any], Any]:
+def logistic(swap: bool, off: float = 0.0) -> tuple[Callable[..., Any], dict[str, Any]]:
     """Return x <- r x (1 - x) twelve times from u, in one of two orders: it doubles any error."""
 
-    def run(u: Any) -> Any:
-        x, steps = 0.3 + 0.1 * u[:, :1, :], []
+    def run(params: Any, u: Any) -> Any:
+        r, x, steps = params["r"] * (1.0 + off), 0.3 + 0.1 * u[:, :1, :], []
         for _ in range(12):
             x = (r * x) * (1.0 - x) if not swap else r * (x - x * x)
             steps.append(x)
         return torch.cat(steps, dim=1)
 
-    return run
+    return run, {"r": torch.tensor(3.9)}
 
 
 def test_amplified_rounding_is_rounding_and_a_real_difference_is_not() -> None:
     u = np.abs(np.tanh(numbers("float32", shape=(2, 12, 3))))
-    options = {
-        "reference_library": "torch",
-        "candidate_library": "torch",
-        "gradients": False,
-    }
-    same = compare(logistic(3.9, False), logistic(3.9, True), u, **options)
+    same = compare(logistic(False), logistic(True), u, gradients=False)
     y = part(same, "y")
     print(same)
     modelled = 2 * 2.0**-23 * (64 + 12)
     assert y.figures["float32"].error > modelled
     assert same.verdict == ROUNDING
     assert "amplifies" in y.reason
-    other = compare(logistic(3.9, False), logistic(3.9 + 1e-9, True), u, **options)
+    other = compare(logistic(False), logistic(True, off=1e-10), u, gradients=False)
     assert other.verdict == DIFFERENT
 
 

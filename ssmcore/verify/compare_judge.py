@@ -1,24 +1,37 @@
 r"""Whether two arrays differ by rounding or for real, and where they part first.
 
-Let e_t be the largest difference at steps up to t, of the peak of the two arrays, in the precision
-asked for. Two bounds, one argument each:
+Every channel is measured by its own peak, in the finest run there is. Let e_t be the largest
+difference in a channel at steps up to t, of that peak, and k = 64 + t + 1: 64 roundings for one
+output, and one more for every step so far, since a transition e^{dt lambda} that is off by eps is
+off by t eps after t steps (``ssmcore.verify.tolerance.oracle`` with the longest memory there can
+be). In a stack, k counts once for every block so far.
 
-1. *Modelled.* Each side may be off by eps (64 + t + 1): 64 roundings for one output, and one more
-   for every step so far, since a transition e^{dt lambda} that is off by eps is off by t eps after
-   t steps (``ssmcore.verify.tolerance.oracle`` with the longest memory there can be). Two sides:
-   2 eps (64 + t + 1); in a stack, as often as there are blocks before; gradients, which sum L terms
-   of either sign, sqrt(L) times that at t = L.
-2. *Measured.* Rounding shrinks with eps: what is e_t in float32 is about e_t eps64 / eps32 in
-   float64, however much the model amplifies it. With 64 again for luck: a float64 difference up to
-   64 e_t eps64 / eps32 is rounding. A real difference stays.
+1. *Modelled.* Two sides whose k roundings all have the same sign part by 2 eps k. A gradient sums L
+   terms of either sign, which leaves 1 / sqrt(L) of their size: sqrt(L) times that, at t = L.
+2. *Luck.* Roundings of either sign, each uniform within eps / 2, have a standard deviation of
+   eps / sqrt(12); two sides of k independent ones part by at most six of theirs,
+   6 sqrt(2 k / 12) eps = sqrt(6 k) eps.
+3. *Measured.* What float32 does to a model is how far each side's own float32 run is from its own
+   float64 run, however much the model amplifies it; a difference between the sides does not enter.
+   Let m_t be the sum over the two sides, up to t. Rounding shrinks with eps: in float64 it is about
+   m_t eps64 / eps32, and at most 64 times that.
 
-Where both precisions can be run, float64 decides, with the larger of the two bounds. Where only one
-can, the modelled bound decides: rounding grows with length no faster than it does.
+Where both precisions can be run, float64 decides: a difference up to the larger of (1) and (3) is
+rounding, and a real one stays. There are two exceptions, for a user who asks for float32 only:
 
-A float64 run shows nothing finer than float32 where a side rounds to float32 inside. Where float32
-was asked for, the float32 bound then holds for both runs, if that is known (a parameter, or the
-input, makes no difference to the output when it is changed by less than float32 can hold), or
-cannot be known (a plain callable, whose parameters are out of reach).
+- *A side is known to round to float32 inside*: a parameter, or the input, makes no difference when
+  it is changed by less than float32 can hold. What then may remain in float64 is what float32 does:
+  4 (m_t + d_t + eps32) and never more than (1) in float32. d_t is how far changing what is rounded
+  by eps32 moves this very array; eps32 is the rounding of the array itself; 4 allows for one draw
+  of an error being larger than another.
+- *A side is a plain callable*, whose parameters are out of reach: whether it rounds inside cannot
+  be known. Within (1) in float32 the verdict is "undecided".
+
+Where one precision is all there is, a difference within (2) is rounding, one beyond (1) is real,
+and in between it is undecided: real, or roundings of one sign.
+
+In both of the last cases a gap that steps is real: one ten times all before it in its channel, and
+more than (2) allows one output. Rounding grows, it does not step.
 """
 
 from __future__ import annotations
@@ -33,10 +46,23 @@ from ssmcore.errors import SSMError
 from ssmcore.verify import tolerance
 from ssmcore.verify.checks import Numbers
 
-__all__ = ["DIFFERENT", "EQUAL", "ROUNDING", "Figure", "Pair", "Part", "Place", "judge"]
+__all__ = [
+    "DIFFERENT",
+    "EQUAL",
+    "ROUNDING",
+    "UNDECIDED",
+    "Figure",
+    "Inside",
+    "Pair",
+    "Part",
+    "Place",
+    "judge",
+]
 
-EQUAL, ROUNDING, DIFFERENT = "equal bit for bit", "rounding", "different"
+EQUAL, ROUNDING, UNDECIDED, DIFFERENT = "equal bit for bit", "rounding", "undecided", "different"
 SHRINKAGE = tolerance.eps("float64") / tolerance.eps("float32")
+DRAWS = 4.0  # by how much one draw of a rounding error may exceed another
+STEP_UP = 10.0  # how much larger than all before it a gap must be to be a step
 
 
 @dataclass(frozen=True)
@@ -55,7 +81,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Figure:
-    """The largest difference in one precision, of the peak, and what rounding may make of it."""
+    """The largest difference in one precision, of its channel's peak, and what rounding may do."""
 
     error: float
     allowed: float
@@ -71,7 +97,7 @@ class Part:
     name : str
         "y", "state", "grad.u", "grad." + parameter, or an output's own name.
     shape : tuple of int
-    verdict : "equal bit for bit", "rounding" or "different"
+    verdict : "equal bit for bit", "rounding", "undecided" or "different"
     first : Place or None
         Where a difference is first beyond rounding, time before other axes.
     figures : dict
@@ -106,92 +132,200 @@ class Pair:
     depth: int = 1
 
     def bound(self, dtype: str) -> Numbers:
-        """Return the modelled bound, (steps,) with a time axis, else (1,)."""
-        last = np.asarray([float(self.steps)])
-        seen = last if self.time is None else np.arange(1.0, self.steps + 1)
-        factor = 2.0 * self.depth * (math.sqrt(self.steps) if self.name.startswith("grad.") else 1)
-        if self.name == "grad.u":  # runs backwards: every step has seen up to all others
-            seen = np.full_like(seen, self.steps)
-        out: Numbers = factor * tolerance.eps(dtype) * (tolerance.STEP + seen)
+        """Return the modelled bound: along time, or one number."""
+        factor = 2.0 * self.depth * (math.sqrt(self.steps) if self.gradient else 1.0)
+        out: Numbers = factor * tolerance.eps(dtype) * self._roundings()
         return out
 
+    def luck(self, dtype: str) -> Numbers:
+        """Return how far independent roundings part the sides: along time, or one number."""
+        out: Numbers = tolerance.eps(dtype) * np.sqrt(6.0 * self.depth * self._roundings())
+        return out
 
-def judge(pair: Pair, asked: str, coarse: Callable[[], str | None]) -> Part:
+    def running(self, x: Numbers) -> Numbers:
+        """Return the largest of ``x`` so far in each channel, over the other axes; they keep 1."""
+        others = tuple(axis for axis in range(x.ndim) if axis not in (self.time, self.channel))
+        out: Numbers = x.max(axis=others, initial=0.0, keepdims=True)
+        return out if self.time is None else np.maximum.accumulate(out, axis=self.time)
+
+    def peak(self, dtype: str) -> Numbers:
+        """Return the largest finite number of each channel on either side; 1 where all are 0."""
+        sizes = [np.abs(x.astype(np.float64)) for x in self.arrays[dtype]]
+        largest = np.maximum(*(np.where(np.isfinite(x), x, 0.0) for x in sizes))
+        others = tuple(axis for axis in range(largest.ndim) if axis != self.channel)
+        peak = largest.max(axis=others, initial=0.0, keepdims=True)
+        out: Numbers = np.where(peak == 0.0, 1.0, peak)
+        return out
+
+    @property
+    def channel(self) -> int | None:
+        """The channel axis, or None."""
+        return None if "channel" not in self.axes else self.axes.index("channel")
+
+    @property
+    def gradient(self) -> bool:
+        """Whether the arrays are gradients."""
+        return self.name.startswith("grad.")
+
+    def _roundings(self) -> Numbers:
+        """Return 64 + the steps seen, along time; a gradient has seen all of them."""
+        if self.time is None or self.gradient:
+            return np.full((1,) * len(self.axes), tolerance.STEP + self.steps)
+        shape = [1] * len(self.axes)
+        shape[self.time] = self.steps
+        return tolerance.STEP + np.arange(1.0, self.steps + 1).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Inside:
+    """That a side may be no better than float32 in a float64 run.
+
+    ``rounded`` names what it is known to round, None for a plain callable; ``moved`` is how far
+    changing that by eps32 moves the array of the part.
+    """
+
+    role: str
+    rounded: str | None
+    moved: Numbers
+
+
+Finding = tuple[str, str, Numbers]  # the verdict, its reason, and where it is beyond rounding
+
+
+def judge(pair: Pair, asked: str, inside: Callable[[], Inside | None]) -> Part:
     """Return the verdict on ``pair``; ``asked`` is the dtype that the user compares in.
 
-    ``coarse`` says why a side may be no better than float32 in a float64 run, or None; it is asked
-    only where the verdict depends on it.
+    ``inside`` says whether a side may round to float32 inside; it is asked only where the verdict
+    depends on it.
     """
-    gaps = {dtype: _gap(pair, dtype) for dtype in pair.arrays}
-    running = {dtype: _running(pair, gap) for dtype, gap in gaps.items()}
-    bounds = {dtype: pair.bound(dtype) for dtype in gaps}
-    reason = "the bits are the same"
-    verdict, first = EQUAL, None
-    if not np.isfinite(gaps[asked]).all():
-        verdict, reason = DIFFERENT, f"one side alone is not finite in {asked}"
-        first = _place(pair, asked, _time_first(pair, ~np.isfinite(gaps[asked])))
-    elif gaps[asked].any():
-        decisive = "float64" if "float64" in gaps else "float32"
-        allowed = bounds[decisive]
-        if len(gaps) == 2:
-            measured = tolerance.STEP * SHRINKAGE * running["float32"]
-            allowed = np.maximum(allowed, np.where(np.isfinite(measured), measured, 0.0))
-        fine = asked == "float64"
-        verdict, reason, first = _verdict(
-            pair, gaps, running, bounds, allowed, _nothing if fine else coarse
-        )
-        bounds[decisive] = allowed
-    figures = {}
-    for dtype, gap in gaps.items():
-        worst = np.unravel_index(int(np.argmax(gap)), gap.shape)
-        t = 0 if pair.time is None else worst[pair.time]
-        figures[dtype] = Figure(
-            float(gap.max(initial=0.0)), float(bounds[dtype][t]), _place(pair, dtype, worst)
-        )
-    shape = pair.arrays[asked][0].shape
-    return Part(pair.name, shape, verdict, first, figures, _growth(pair, running[asked]), reason)
-
-
-def _nothing() -> None:
-    """Excuse nothing: who asks for float64 gets float64."""
-
-
-def _verdict(
-    pair: Pair,
-    gaps: dict[str, Numbers],
-    running: dict[str, Numbers],
-    bounds: dict[str, Numbers],
-    allowed: Numbers,
-    coarse: Callable[[], str | None],
-) -> tuple[str, str, Place | None]:
-    decisive = "float64" if "float64" in gaps else "float32"
-    found = _first_beyond(pair, gaps[decisive], allowed)
+    finest = "float64" if "float64" in pair.arrays else "float32"
+    peak = pair.peak(finest)
+    gaps = {dtype: _gap(pair, dtype) / peak for dtype in pair.arrays}
+    allowed = {dtype: pair.bound(dtype) for dtype in gaps}
+    own = _own(pair) / peak
     if len(gaps) == 2:
-        if found is None:
-            amplified = (running["float32"] > bounds["float32"]).any()
-            more = "; the model amplifies it beyond the modelled bound" if amplified else ""
-            return ROUNDING, f"in float64 no gap but rounding{more}", None
-        if all((running[dtype] <= bounds["float32"]).all() for dtype in gaps):
-            why = coarse()
-            if why is not None:
-                return ROUNDING, f"the gap is rounding in float32, and {why}", None
-        place = _place(pair, decisive, found)
-        return DIFFERENT, "the gap stays in float64", place
+        measured = tolerance.STEP * SHRINKAGE * own
+        allowed["float64"] = np.maximum(allowed["float64"], measured)
+    verdict, reason, beyond = _finding(pair, asked, gaps, allowed, own, peak, inside)
+    broken = ~np.isfinite(gaps[asked])
+    if broken.any():
+        verdict, reason = DIFFERENT, f"one side alone is not finite in {asked}"
+        beyond = beyond | broken
+    first = None
+    if beyond.any():
+        index = _time_first(pair, beyond)
+        first = _place(pair, asked if broken[index] else finest, index)
+    figures = {dtype: _figure(pair, dtype, gaps[dtype], allowed[dtype]) for dtype in gaps}
+    shape = pair.arrays[asked][0].shape
+    return Part(pair.name, shape, verdict, first, figures, _growth(pair, gaps[asked]), reason)
+
+
+def _finding(
+    pair: Pair,
+    asked: str,
+    gaps: dict[str, Numbers],
+    allowed: dict[str, Numbers],
+    own: Numbers,
+    peak: Numbers,
+    inside: Callable[[], Inside | None],
+) -> Finding:
+    """Return the verdict by ``gaps`` of the ``peak``; ``allowed`` gets what float32 inside may."""
+    nowhere = np.zeros(gaps[asked].shape, dtype=bool)
+    if not gaps[asked].any():
+        return EQUAL, "the bits are the same", nowhere
+    if len(gaps) == 1:
+        return _alone(pair, gaps[asked], asked)
+    beyond = gaps["float64"] > allowed["float64"]
+    if not beyond.any():
+        amplified = (gaps["float32"] > allowed["float32"]).any()
+        more = "; the model amplifies it beyond the modelled bound" if amplified else ""
+        return ROUNDING, f"in float64 no gap but rounding{more}", nowhere
+    found = inside() if asked == "float32" else None
     if found is None:
-        return ROUNDING, f"within the modelled bound of {decisive}", None
-    t = 0 if pair.time is None else found[pair.time]
-    before = running[decisive][t - 1] if t else 0.0
-    grown = f"from {before:.1e} at step {t - 1} to {running[decisive][t]:.1e} of the peak"
-    text = f"the gap outgrows rounding, {grown if t else 'at the first step'}"
-    return DIFFERENT, f"{text}; judged in {decisive} alone", _place(pair, decisive, found)
+        return DIFFERENT, "the gap stays in float64", beyond
+    explained = _explained(pair, own, pair.running(found.moved) / peak)
+    allowed["float64"] = np.maximum(allowed["float64"], explained)
+    return _licensed(pair, gaps["float64"], explained, found)
+
+
+def _alone(pair: Pair, gap: Numbers, dtype: str) -> Finding:
+    """Return the verdict on a gap that no other precision can be asked about."""
+    far, steps = gap > pair.bound(dtype), _steps(pair, gap, dtype)
+    if (far | steps).any():
+        index = _time_first(pair, far | steps)
+        how = "outgrows rounding," if far[index] else "steps"
+        text = f"the gap {how} {_rise(pair, gap, index)}; judged by roundings in {dtype} alone"
+        return DIFFERENT, text, far | steps
+    nowhere = np.zeros_like(far)
+    if (gap <= pair.luck(dtype)).all():
+        return ROUNDING, f"no more than independent roundings in {dtype} make", nowhere
+    reason = (
+        f"in {dtype} alone it can be a real difference or roundings of one sign; give "
+        "(function, params) or a module that runs in float64 to have it decided"
+    )
+    return UNDECIDED, reason, nowhere
+
+
+def _licensed(pair: Pair, gap: Numbers, explained: Numbers, found: Inside) -> Finding:
+    """Return the verdict on a gap that stays in a float64 run that may be float32 inside."""
+    unexplained = gap > explained
+    if found.rounded is not None:
+        if unexplained.any():
+            reason = (
+                "the gap stays in float64, and is more than rounding "
+                f"{found.rounded} to float32 explains"
+            )
+            return DIFFERENT, reason, unexplained
+        reason = (
+            f"the gap is rounding in float32, and {found.role} rounds {found.rounded} to float32 "
+            "in a float64 run too"
+        )
+        return ROUNDING, reason, unexplained
+    verdict, reason, beyond = _alone(pair, gap, "float32")
+    if verdict == DIFFERENT:
+        return verdict, "the gap stays in float64; " + reason, beyond | unexplained
+    reason = (
+        f"the gap stays in float64, and {found.role} is a plain callable, whose parameters may be "
+        "float32; give (function, params) to have it decided"
+    )
+    return UNDECIDED, reason, np.zeros_like(beyond)
+
+
+def _explained(pair: Pair, own: Numbers, moved: Numbers) -> Numbers:
+    """Return what float32 inside can make of a gap in float64."""
+    rounding = DRAWS * (own + moved + tolerance.eps("float32"))
+    out: Numbers = np.minimum(pair.bound("float32"), rounding)
+    return out
+
+
+def _steps(pair: Pair, gap: Numbers, dtype: str) -> Numbers:
+    """Return where a gap is too much larger than all before it to have grown; False at step 0."""
+    if pair.time is None or pair.gradient:
+        return np.zeros(gap.shape, dtype=bool)
+    before = np.roll(pair.running(gap), 1, axis=pair.time)
+    one = np.take(pair.luck(dtype), [0], axis=pair.time)
+    out: Numbers = gap > STEP_UP * before + one
+    np.moveaxis(out, pair.time, 0)[0] = False
+    return out
+
+
+def _rise(pair: Pair, gap: Numbers, index: tuple[int, ...]) -> str:
+    """Return from what to what the gap of a channel goes at ``index``."""
+    t = 0 if pair.time is None else index[pair.time]
+    if t == 0:
+        return "at the first step"
+    running = np.moveaxis(np.broadcast_to(pair.running(gap), gap.shape), pair.time or 0, 0)
+    others = tuple(i for axis, i in enumerate(index) if axis != pair.time)
+    before, after = running[(t - 1, *others)], running[(t, *others)]
+    return f"from {before:.1e} at step {t - 1} to {after:.1e} of the peak"
 
 
 def _gap(pair: Pair, dtype: str) -> Numbers:
-    """Return |candidate - reference| of the peak; infinite where just one is not finite."""
+    """Return |candidate - reference|; infinite where just one is not finite."""
     reference, candidate = (x.astype(np.float64) for x in pair.arrays[dtype])
     odd = ~np.isfinite(reference) & ~np.isfinite(candidate)
     if odd.any():
-        place = _place(pair, dtype, tuple(_time_first(pair, odd)))
+        place = _place(pair, dtype, _time_first(pair, odd))
         msg = (
             f"compare: {pair.name} is not finite on either side at {place}; expected an input and "
             "parameters with which the reference stays finite"
@@ -199,26 +333,26 @@ def _gap(pair: Pair, dtype: str) -> Numbers:
         raise SSMError(msg)
     with np.errstate(invalid="ignore"):
         gap = np.abs(candidate - reference)
-    finite = np.concatenate([x[np.isfinite(x)].ravel() for x in (reference, candidate)])
-    peak = float(np.max(np.abs(finite), initial=0.0)) or 1.0
-    out: Numbers = np.where(np.isnan(gap), np.inf, gap) / peak
+    out: Numbers = np.where(np.isnan(gap), np.inf, gap)
     return out
 
 
-def _running(pair: Pair, gap: Numbers) -> Numbers:
-    """Return e_t: (steps,) with a time axis, else (1,)."""
-    if pair.time is None:
-        return np.asarray([gap.max(initial=0.0)])
-    others = tuple(axis for axis in range(gap.ndim) if axis != pair.time)
-    out: Numbers = np.maximum.accumulate(gap.max(axis=others, initial=0.0))
-    return out
+def _own(pair: Pair) -> Numbers:
+    """Return m_t: how far the sides' float32 runs are from their own float64 runs, so far."""
+    if len(pair.arrays) == 1:
+        return np.zeros((1,) * len(pair.axes))
+    with np.errstate(invalid="ignore"):
+        off = [
+            np.abs(x - y.astype(np.float64))
+            for x, y in zip(pair.arrays["float64"], pair.arrays["float32"], strict=True)
+        ]
+    return pair.running(np.where(np.isfinite(off[0] + off[1]), off[0] + off[1], 0.0))
 
 
-def _first_beyond(pair: Pair, gap: Numbers, allowed: Numbers) -> tuple[int, ...] | None:
-    if pair.time is not None:
-        allowed = allowed.reshape((-1,) + (1,) * (gap.ndim - pair.time - 1))
-    beyond = gap > allowed
-    return _time_first(pair, beyond) if beyond.any() else None
+def _figure(pair: Pair, dtype: str, gap: Numbers, allowed: Numbers) -> Figure:
+    worst = tuple(int(i) for i in np.unravel_index(int(np.argmax(gap)), gap.shape))
+    bound = np.broadcast_to(allowed, gap.shape)[worst]
+    return Figure(float(gap[worst]), float(bound), _place(pair, dtype, worst))
 
 
 def _time_first(pair: Pair, found: Numbers) -> tuple[int, ...]:
@@ -231,18 +365,19 @@ def _time_first(pair: Pair, found: Numbers) -> tuple[int, ...]:
     return tuple(int(by_axis[axis]) for axis in range(found.ndim))
 
 
-def _place(pair: Pair, dtype: str, index: tuple[int, ...] | tuple[np.intp, ...]) -> Place:
+def _place(pair: Pair, dtype: str, index: tuple[int, ...]) -> Place:
     reference, candidate = pair.arrays[dtype]
-    named = dict(zip(pair.axes, (int(i) for i in index), strict=True))
+    named = dict(zip(pair.axes, index, strict=True))
     return Place(named, float(reference[index]), float(candidate[index]))
 
 
-def _growth(pair: Pair, running: Numbers) -> float | None:
+def _growth(pair: Pair, gap: Numbers) -> float | None:
     """Return the slope of log e_t over log t at t = 1, 2, 4, ..., from the first gap on."""
     if pair.time is None or pair.steps < 8:
         return None
     steps = 2 ** np.arange(int(math.log2(pair.steps)) + 1)
-    found = running[steps - 1]
+    others = tuple(axis for axis in range(gap.ndim) if axis != pair.time)
+    found = np.maximum.accumulate(gap.max(axis=others, initial=0.0))[steps - 1]
     counts = (found > 0) & np.isfinite(found)
     if counts.sum() < 3:
         return None

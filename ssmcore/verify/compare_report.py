@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ssmcore._reporting import write_json
-from ssmcore.verify.compare_judge import DIFFERENT, EQUAL, ROUNDING, Part
+from ssmcore.verify.compare_judge import DIFFERENT, EQUAL, ROUNDING, UNDECIDED, Part
 
 __all__ = ["Block", "CompareReport", "overall"]
 
 
 def overall(verdicts: list[str]) -> str:
     """Return the worst of ``verdicts``."""
-    return max(verdicts, key=[EQUAL, ROUNDING, DIFFERENT].index)
+    return max(verdicts, key=[EQUAL, ROUNDING, UNDECIDED, DIFFERENT].index)
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ class CompareReport:
 
     @property
     def verdict(self) -> str:
-        """One of "equal bit for bit", "rounding", "different"."""
+        """One of "equal bit for bit", "rounding", "undecided", "different": the worst there is."""
         found = [part.verdict for part in self.parts] + [block.verdict for block in self.blocks]
         return overall(found)
 
     @property
     def passed(self) -> bool:
-        """Whether nothing differs beyond rounding."""
-        return self.verdict != DIFFERENT
+        """Whether the models are shown to be the same: equal, or different by rounding only."""
+        return self.verdict in (EQUAL, ROUNDING)
 
     @property
     def first(self) -> Part | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,22 @@ from ssmcore.backend import DTYPES
 from ssmcore.errors import SSMError
 from ssmcore.typing import Array
 from ssmcore.verify.checks import Numbers
-from ssmcore.verify.compare_judge import Pair, Part, judge
+from ssmcore.verify.compare_inside import Insides
+from ssmcore.verify.compare_judge import Inside, Pair, Part, judge
 from ssmcore.verify.compare_report import Block, CompareReport
-from ssmcore.verify.compare_sides import ImpossibleError, Side, as_side, blocks_of, main_output
+from ssmcore.verify.compare_sides import (
+    ImpossibleError,
+    Named,
+    Nudge,
+    Side,
+    as_side,
+    blocks_of,
+    main_output,
+)
 
 __all__ = ["compare"]
 
-Named = dict[str, Numbers]
+Both = dict[str, tuple[Numbers, Numbers]]  # the two arrays of a part, by dtype
 
 
 def compare(
@@ -35,8 +44,9 @@ def compare(
 ) -> CompareReport:
     """Compare two models, of any libraries, on one input: outputs, states, gradients.
 
-    e_t = max_{s<=t} |candidate_s - reference_s| / peak, in float32 and again in float64: a gap that
-    shrinks by eps64 / eps32 is rounding, one that stays is real.
+    e_t = max_{s<=t} |candidate_s - reference_s| / peak of the channel, in float32 and in float64: a
+    gap that shrinks by eps64 / eps32 is rounding, one that stays is real. Where that cannot be
+    seen, and the gap is one that rounding may make, the verdict is "undecided".
 
     Parameters
     ----------
@@ -48,7 +58,8 @@ def compare(
     inputs : (..., L, H) real, or (..., L) integer
         The same numbers for both, in each side's library.
     gradients : bool
-        Also compare the gradients of sum(y w), w standard normal, by input and parameters.
+        Also compare the gradients of the sum of x w over all outputs and states x that both return,
+        w standard normal, by input and parameters.
     names : mapping
         The candidate's name for a reference's parameter or output, where they differ.
     reference_library, candidate_library : str
@@ -59,8 +70,9 @@ def compare(
     Returns
     -------
     CompareReport
-        ``passed``, ``verdict``, ``first`` (the part that differs, with its first index and both
-        values), ``first_block``, ``parts``; ``str()`` is a short report, ``to_json()`` all of it.
+        ``passed`` (shown to be the same), ``verdict``, ``first`` (the part that differs, with its
+        first index and both values), ``first_block``, ``parts``; ``str()`` is a short report,
+        ``to_json()`` all of it.
 
     Raises
     ------
@@ -71,7 +83,8 @@ def compare(
     Notes
     -----
     Bounds on rounding, and where they come from: ``ssmcore.verify.compare_judge``. Models are left
-    as they are: copies are converted to float64, torch modules run in evaluation mode.
+    as they are: copies are converted to float64, torch modules run in evaluation mode. Where one
+    side is in float32, the parameters of both are rounded to it first.
 
     Examples
     --------
@@ -99,11 +112,14 @@ def compare(
         )
     ]
     asked = _precision(chains[0] + chains[1], u)
+    for side in chains[0] + chains[1]:
+        side.round_to(asked)
     u = u.astype(asked) if u.dtype.kind == "f" else u
     work = _Work(asked, renamed, gradients, seed)
     titles = [" -> ".join(map(str, chain)) for chain in chains]
     if len(chains[0]) == 1:
-        parts, found = work.pair(chains[0][0], chains[1][0], u), []
+        sides = chains[0][0], chains[1][0]
+        parts, found = work.pair(sides, u, Insides(sides, u)), []
     else:
         found = work.stack(chains[0], chains[1], u)
         parts = [found[-1].running]
@@ -177,57 +193,89 @@ class _Work:
         self.asked, self.renamed, self.gradients, self.seed = asked, renamed, gradients, seed
         self.notes: list[str] = []
 
-    def pair(self, reference: Side, candidate: Side, u: Numbers) -> list[Part]:
+    def pair(self, sides: tuple[Side, Side], u: Numbers, insides: Insides) -> list[Part]:
         """Compare one model or block with another on the same input."""
-        sides = (reference, candidate)
         outputs = self._in_both(sides, lambda side, dtype: side.run(u, dtype), "")
         found = self._matched(outputs, "output")
         if not found:
             kinds = [sorted(x) for x in outputs[self.asked]]
             msg = f"compare: outputs are {kinds[0]} and {kinds[1]}; expected a name in common"
             raise SSMError(msg)
-        coarse = _remembered(lambda: _coarse(sides, u))
-        parts = [self._part(name, arrays, u, coarse) for name, arrays in found.items()]
-        if self.gradients:
-            parts += self._gradients(sides, u, outputs, coarse)
-        return parts
+        moved = cache(partial(insides.moved, lambda side, nudge: side.run(u, "float64", nudge)))
+        parts = self._parts(found, "", u, insides, moved)
+        return parts + (self._gradients(sides, u, found, insides) if self.gradients else [])
 
     def _gradients(
-        self, sides: tuple[Side, Side], u: Numbers, outputs: dict[str, list[Named]], coarse: Any
+        self,
+        sides: tuple[Side, Side],
+        u: Numbers,
+        outputs: dict[tuple[str, str], Both],
+        insides: Insides,
     ) -> list[Part]:
-        shape = main_output(outputs[self.asked][0]).shape
-        weight = np.random.default_rng(self.seed).standard_normal(shape).astype(self.asked)
+        twice = len(next(iter(outputs.values()))) == 2  # without a float64 run, no such gradient
+        rng = np.random.default_rng(self.seed)
+        weights: dict[str, Named] = {side.role: {} for side in sides}
+        for names, both in outputs.items():
+            weight = rng.standard_normal(both[self.asked][0].shape).astype(self.asked)
+            for side, name in zip(sides, names, strict=True):
+                weights[side.role][name] = weight
+
+        def run(side: Side, dtype: str, nudge: Nudge | None = None) -> Named:
+            return side.gradients(u, dtype, weights[side.role], nudge)
+
         try:
-            grads = self._in_both(
-                sides, lambda side, dtype: side.gradients(u, dtype, weight), "gradients: "
-            )
+            grads = self._in_both(sides, run, "gradients: ", twice=twice)
         except SSMError as error:
             reason = str(error).removeprefix("compare: ")
             self.notes.append(f"gradients: not compared, {reason}")
             return []
         found = self._matched(grads, "gradient")
-        return [self._part(f"grad.{name}", x, u, coarse) for name, x in found.items()]
+        moved = cache(partial(insides.moved, lambda side, nudge: run(side, "float64", nudge)))
+        return self._parts(found, "grad.", u, insides, moved)
+
+    def _parts(
+        self,
+        found: dict[tuple[str, str], Both],
+        prefix: str,
+        u: Numbers,
+        insides: Insides,
+        moved: Callable[[], list[Named]],
+    ) -> list[Part]:
+        """Judge every pair of arrays; ``moved`` is asked only where a float64 run hides things."""
+
+        def shift(names: tuple[str, str]) -> Numbers:
+            by_side = [x[name] for x, name in zip(moved(), names, strict=True) if name in x]
+            return np.asarray(np.sum(by_side, axis=0))
+
+        return [
+            self._part(
+                prefix + names[0],
+                both,
+                u,
+                partial(insides.about, both[self.asked][0].shape, partial(shift, names)),
+            )
+            for names, both in found.items()
+        ]
 
     def stack(self, reference: list[Side], candidate: list[Side], u: Numbers) -> list[Block]:
         """Compare two stacks block by block: alone on the reference's input, and running."""
         fed = dict.fromkeys(DTYPES, (u, u))
-        blocks = []
+        blocks, before = [], []
         for index, sides in enumerate(zip(reference, candidate, strict=True)):
             name = f"block {index} ({sides[0].label})"
-            alone = self.pair(*sides, fed[self.asked][0])
+            before.append(Insides(sides, fed[self.asked][0]))
+            alone = self.pair(sides, fed[self.asked][0], before[-1])
             fed = self._fed_on(sides, fed, name)
-            before = [*reference[: index + 1], *candidate[: index + 1]]
-            coarse = partial(_coarse, before, fed[self.asked][0], probe=False)
-            running = self._part("y", fed, u, coarse, index + 1)
-            blocks.append(Block(name, alone, running))
+            inside = partial(_so_far, list(before), fed[self.asked][0].shape)
+            blocks.append(Block(name, alone, self._part("y", fed, u, inside, index + 1)))
         return blocks
 
     def _fed_on(
         self,
         sides: tuple[Side, Side],
-        fed: dict[str, tuple[Numbers, Numbers]],
+        fed: Both,
         name: str,
-    ) -> dict[str, tuple[Numbers, Numbers]]:
+    ) -> Both:
         """Return the outputs of a block of each side, each fed by its own blocks before."""
         out = {}
         for dtype, given in fed.items():
@@ -242,7 +290,11 @@ class _Work:
         return out
 
     def _in_both(
-        self, sides: tuple[Side, Side], work: Callable[[Side, str], Named], what: str
+        self,
+        sides: tuple[Side, Side],
+        work: Callable[[Side, str], Named],
+        what: str,
+        twice: bool = True,
     ) -> dict[str, list[Named]]:
         """Return the results of both sides in the precision asked for, and the other if it can."""
         found: dict[str, list[Named]] = {}
@@ -252,6 +304,8 @@ class _Work:
             except ImpossibleError as error:
                 msg = f"compare: {side.role} {side}: {error}"
                 raise SSMError(msg) from error
+        if not twice:
+            return found
         other = "float64" if self.asked == "float32" else "float32"
         try:
             again = []
@@ -263,10 +317,8 @@ class _Work:
             return found
         return found | {other: again}
 
-    def _matched(
-        self, found: dict[str, list[Named]], what: str
-    ) -> dict[str, dict[str, tuple[Numbers, Numbers]]]:
-        """Return the arrays that both sides have, by the reference's name."""
+    def _matched(self, found: dict[str, list[Named]], what: str) -> dict[tuple[str, str], Both]:
+        """Return the arrays that both sides have, by their names in the reference and candidate."""
         reference, candidate = found[self.asked]
         partner = {name: self.renamed.get(name, name) for name in reference}
         states = [[n for n in x if n.split(".")[0] == "state"] for x in (reference, candidate)]
@@ -278,16 +330,16 @@ class _Work:
         if left:
             self.notes.append(f"{what} without a counterpart: {', '.join(left)}; see names=")
         return {
-            name: {dtype: (x[0][name], x[1][other]) for dtype, x in found.items()}
+            (name, other): {dtype: (x[0][name], x[1][other]) for dtype, x in found.items()}
             for name, other in common.items()
         }
 
     def _part(
         self,
         name: str,
-        arrays: dict[str, tuple[Numbers, Numbers]],
+        arrays: Both,
         u: Numbers,
-        coarse: Callable[[], str | None],
+        inside: Callable[[], Inside | None],
         depth: int = 1,
     ) -> Part:
         reference, candidate = arrays[self.asked]
@@ -306,7 +358,7 @@ class _Work:
         return judge(
             Pair(name, arrays, _axes(reference.ndim, time), time, sequence[-1], depth),
             self.asked,
-            coarse,
+            inside,
         )
 
 
@@ -327,24 +379,7 @@ def _check_precision(found: Named, dtype: str, side: Side) -> None:
             raise ImpossibleError(msg)
 
 
-def _coarse(sides: Any, u: Numbers, probe: bool = True) -> str | None:
-    """Return why a side may be no better than float32 in a float64 run, or None."""
-    for side in sides:
-        if side.opaque:
-            return f"{side.role} is a plain callable, whose parameters may be float32"
-        name = side.rounds_to_float32(u) if probe else None
-        if name is not None:
-            return f"{side.role} rounds {name} to float32 in a float64 run too"
-    return None
-
-
-def _remembered(find: Callable[[], str | None]) -> Callable[[], str | None]:
-    """Return ``find`` so that it runs once at most."""
-    found: list[str | None] = []
-
-    def once() -> str | None:
-        if not found:
-            found.append(find())
-        return found[0]
-
-    return once
+def _so_far(blocks: list[Insides], shape: tuple[int, ...]) -> Inside | None:
+    """Return what the output of a stack may be excused with; a plain callable counts first."""
+    found = [inside for block in blocks if (inside := block.about(shape)) is not None]
+    return min(found, key=lambda inside: inside.rounded is not None, default=None)

@@ -17,9 +17,10 @@ from ssmcore.errors import SSMError
 from ssmcore.layers import Layer
 from ssmcore.verify.checks import Numbers
 
-__all__ = ["ImpossibleError", "Side", "as_side", "blocks_of", "main_output"]
+__all__ = ["ImpossibleError", "Named", "Nudge", "Side", "as_side", "blocks_of", "main_output"]
 
 Named = dict[str, Numbers]
+Nudge = tuple[str, float]  # a parameter, or "u", and by what part of itself it is changed
 COMPLEX = {"float32": "complex64", "float64": "complex128"}
 EXPECTED = (
     "expected a callable of one array, (layer, params), (function, params), a torch module, or an "
@@ -40,10 +41,16 @@ class Side(ABC):
     label : str
     opaque : bool
         Whether the parameters are out of reach, as those of a plain callable are.
+    dtype : "float32", "float64" or None
+        Of the parameters; the lower one where they are mixed.
+    rounding : "float32" or "float64"
+        What parameters are rounded to before anything else, so that both sides have the same; in
+        a module in float64 also the buffers.
     """
 
     opaque = False
     dtype: str | None = None
+    rounding = "float64"
 
     def __init__(self, role: str, label: str, owner: Backend, device: Any) -> None:
         self.role, self.label, self.owner, self.device = role, label, owner, device
@@ -52,26 +59,31 @@ class Side(ABC):
     def __str__(self) -> str:
         return f"{self.label} ({self.owner.name}{f', {self.dtype}' if self.dtype else ''})"
 
+    def round_to(self, dtype: str) -> None:
+        """Round all parameters to ``dtype`` before anything else, and say so if that is lower."""
+        if self.dtype is not None and self.dtype > dtype:
+            self.notes.append(f"{self.role}: parameters rounded to {dtype}, that of the other side")
+        self.rounding = dtype
+
     @abstractmethod
     def parameters(self) -> list[str]:
         """Return the dotted names of the parameters that can be reached."""
 
     @abstractmethod
-    def _call(self, u: Numbers, dtype: str, nudge: tuple[str, float] | None) -> Any:
+    def _call(self, u: Numbers, dtype: str, nudge: Nudge | None) -> Any:
         """Return what the model returns for ``u``, with everything in ``dtype``."""
 
     @abstractmethod
-    def _gradients(self, u: Numbers, dtype: str, weight: Numbers) -> Named:
-        """Return the gradients of sum(y * weight) by parameter name, and by "u" where real."""
+    def _gradients(self, u: Numbers, dtype: str, weights: Named, nudge: Nudge | None) -> Named:
+        """Return the gradients of the loss by parameter name, and by "u" where real."""
 
-    def run(self, u: Numbers, dtype: str, nudge: tuple[str, float] | None = None) -> Named:
+    def run(self, u: Numbers, dtype: str, nudge: Nudge | None = None) -> Named:
         """Return the named outputs in NumPy; complex ones as pairs (re, im).
 
-        ``nudge`` = (name, size) multiplies a parameter, or "u", by 1 + size first.
+        ``nudge`` = (name, size) changes a parameter, or "u", by that part of itself first.
         """
         self._check_float64(dtype)
-        if nudge is not None and nudge[0] == "u":
-            u, nudge = _cast(u, dtype) * (1.0 + nudge[1]), None
+        u = self._nudged_input(u, dtype, nudge)
         try:
             outputs = _named(self._call(u, dtype, nudge))
         except Exception as error:  # whatever somebody else's code raises
@@ -79,32 +91,32 @@ class Side(ABC):
             raise ImpossibleError(msg) from error
         return {name: self._host(name, x) for name, x in outputs.items()}
 
-    def gradients(self, u: Numbers, dtype: str, weight: Numbers) -> Named:
-        """Return the gradients of sum(y * weight), y the main output."""
+    def gradients(
+        self, u: Numbers, dtype: str, weights: Named, nudge: Nudge | None = None
+    ) -> Named:
+        """Return the gradients of the sum over ``weights`` of sum(output * weight), by name."""
         if not self.owner.gradients:
             msg = f"{self.owner.name} has no automatic differentiation"
             raise ImpossibleError(msg)
         self._check_float64(dtype)
+        u = self._nudged_input(u, dtype, nudge)
         try:
-            return self._gradients(u, dtype, weight)
+            found = self._gradients(u, dtype, weights, nudge)
         except Exception as error:
             msg = f"its gradient raises {first_line(error)}"
             raise ImpossibleError(msg) from error
+        return {name: _gradient_pair(self.owner, x) for name, x in found.items()}
 
-    def rounds_to_float32(self, u: Numbers) -> str | None:
-        """Return the name of an input or parameter that is rounded below float64, or None.
+    def _loss(self, outputs: Mapping[str, Any], dtype: str, weights: Named) -> Any:
+        total: Any = 0.0
+        for name, weight in weights.items():
+            x = arrays.split(outputs[name]) if arrays.is_complex(outputs[name]) else outputs[name]
+            total = total + arrays.namespace(x).sum(x * self._input(weight, dtype))
+        return total
 
-        A relative change of 2^-36, far below the spacing of float32 and far above that of
-        float64, must be seen in the output of a float64 run if one of 2^-6 is.
-        """
-        before = self.run(u, "float64")
-        names = self.parameters() + ["u"] * (u.dtype.kind == "f")
-        for name in names:
-            if _same(before, self.run(u, "float64", (name, 2.0**-36))) and not _same(
-                before, self.run(u, "float64", (name, 2.0**-6))
-            ):
-                return name
-        return None
+    def _nudged_input(self, u: Numbers, dtype: str, nudge: Nudge | None) -> Numbers:
+        nudged: Numbers = _nudged(_cast(u, dtype), "u", nudge)
+        return nudged
 
     def _check_float64(self, dtype: str) -> None:
         if dtype == "float64" and not self.owner.has_float64():
@@ -151,44 +163,33 @@ class FunctionSide(Side):
         """Return the dotted names of the real and complex parameters."""
         return [name for name, x in arrays.leaves(self.params) if _is_float(x)]
 
-    def _tree(self, dtype: str, nudge: tuple[str, float] | None) -> tuple[list[Any], list[str]]:
-        """Return the parameters in ``dtype``, flat, and their dotted names."""
-        given = list(arrays.leaves(self.params))
-        name, size = nudge or ("", 0.0)
-        values = [
-            self.owner.from_numpy(
-                _cast(backend.to_numpy(x), dtype) * (1.0 + size) if key == name
-                else _cast(backend.to_numpy(x), dtype),
-                self.device,
-            )
-            for key, x in given
-        ]  # fmt: skip
-        return values, [key for key, _ in given]
+    def _tree(self, dtype: str, nudge: Nudge | None) -> dict[str, Any]:
+        """Return the parameters in ``dtype`` by dotted name."""
+        host = {name: backend.to_numpy(x) for name, x in arrays.leaves(self.params)}
+        cast = {name: _cast(_cast(x, self.rounding), dtype) for name, x in host.items()}
+        return {
+            name: self.owner.from_numpy(_nudged(x, name, nudge), self.device)
+            for name, x in cast.items()
+        }
 
-    def _nested(self, values: list[Any]) -> Any:
-        rest = iter(values)
-        return arrays.tree_map(lambda _: next(rest), self.params)
+    def _nested(self, values: Mapping[str, Any]) -> Any:
+        names = iter([name for name, _ in arrays.leaves(self.params)])
+        return arrays.tree_map(lambda _: values[next(names)], self.params)
 
-    def _call(self, u: Numbers, dtype: str, nudge: tuple[str, float] | None) -> Any:
-        values, _ = self._tree(dtype, nudge)
-        return self.function(self._nested(values), self._input(u, dtype))
+    def _call(self, u: Numbers, dtype: str, nudge: Nudge | None) -> Any:
+        return self.function(self._nested(self._tree(dtype, nudge)), self._input(u, dtype))
 
-    def _gradients(self, u: Numbers, dtype: str, weight: Numbers) -> Named:
-        values, names = self._tree(dtype, None)
-        given = dict(zip(names, values, strict=True)) | {"u": self._input(u, dtype)}
+    def _gradients(self, u: Numbers, dtype: str, weights: Named, nudge: Nudge | None) -> Named:
+        given = self._tree(dtype, nudge) | {"u": self._input(u, dtype)}
         free = {name: x for name, x in given.items() if _is_float(x)}
-        w = self._input(weight, dtype)
 
         def loss(tree: Any) -> Any:
             full = given | tree
-            y = main_output(
-                _named(self.function(self._nested([full[k] for k in names]), full["u"]))
-            )
-            return arrays.namespace(y).sum(y * w)
+            outputs = _named(self.function(self._nested(full), full["u"]))
+            return self._loss(outputs, dtype, weights)
 
         _, grads = self.owner.value_and_grad(loss, free)
-        found = {name: np.asarray(backend.to_numpy(grads[name])) for name in free}
-        return {name: _gradient_pair(self.owner, x) for name, x in found.items()}
+        return {name: np.asarray(backend.to_numpy(grads[name])) for name in free}
 
 
 class ModuleSide(Side):
@@ -207,35 +208,35 @@ class ModuleSide(Side):
         """Return the names of the parameters."""
         return [name for name, x in self.module.named_parameters() if _is_float(x)]
 
-    def _copy(self, dtype: str, nudge: tuple[str, float] | None = None) -> Any:
+    def _copy(self, dtype: str, nudge: Nudge | None) -> Any:
         module = copy.deepcopy(self.module).eval()
         xp = self.owner.xp
-        for name, x in [*module.named_parameters(), *module.named_buffers()]:
+        parameters = dict(module.named_parameters())
+        for name, x in [*parameters.items(), *module.named_buffers()]:
             x.grad = None
             if _is_float(x):
-                kind = COMPLEX[dtype] if arrays.is_complex(x) else dtype
-                x.data = xp.astype(x.data, getattr(xp, kind))
-            if nudge is not None and name == nudge[0]:
-                x.data = x.data * (1.0 + nudge[1])
+                finer = name in parameters or self.dtype == "float64"
+                for kind in (self.rounding, dtype) if finer else (dtype,):
+                    kind = COMPLEX[kind] if arrays.is_complex(x) else kind
+                    x.data = xp.astype(x.data, getattr(xp, kind))
+                x.data = _nudged(x.data, name, nudge)
         return module
 
-    def _call(self, u: Numbers, dtype: str, nudge: tuple[str, float] | None) -> Any:
+    def _call(self, u: Numbers, dtype: str, nudge: Nudge | None) -> Any:
         return self._copy(dtype, nudge)(self._input(u, dtype))
 
-    def _gradients(self, u: Numbers, dtype: str, weight: Numbers) -> Named:
-        module, x = self._copy(dtype), self._input(u, dtype)
+    def _gradients(self, u: Numbers, dtype: str, weights: Named, nudge: Nudge | None) -> Named:
+        module, x = self._copy(dtype, nudge), self._input(u, dtype)
         if u.dtype.kind == "f":
             x.requires_grad_(True)
-        y = main_output(_named(module(x)))
-        (y * self._input(weight, dtype)).sum().backward()
+        self._loss(_named(module(x)), dtype, weights).backward()
         found = {n: (p, p.grad) for n, p in module.named_parameters() if p.requires_grad}
         if u.dtype.kind == "f":
             found["u"] = (x, x.grad)
-        host = {
+        return {
             name: np.zeros_like(backend.to_numpy(p)) if grad is None else backend.to_numpy(grad)
             for name, (p, grad) in found.items()
         }
-        return {name: _gradient_pair(self.owner, g) for name, g in host.items()}
 
 
 # ------------------------------------------------------------------------- what a user may give
@@ -339,6 +340,16 @@ def _cast(x: Numbers, dtype: str) -> Numbers:
     return np.asarray(x, dtype=kinds.get(x.dtype.kind))
 
 
+def _nudged(x: Any, name: str, nudge: Nudge | None) -> Any:
+    """Return x (1 + size) where ``nudge`` = (name, size); zeros move as the largest does, or 1."""
+    if nudge is None or name != nudge[0] or 0 in x.shape:
+        return x
+    xp = arrays.namespace(x)
+    peak = xp.max(xp.abs(x))
+    unit = xp.astype(xp.where(peak == 0, xp.ones_like(peak), peak), x.dtype)
+    return x + xp.where(x == 0, unit, x) * nudge[1]
+
+
 def _is_float(x: Any) -> bool:
     return backend.dtype_name(x).startswith(("float", "bfloat", "complex"))
 
@@ -377,7 +388,3 @@ def _sign_of_imaginary_part(owner: Backend) -> float:
     z = {"z": owner.from_numpy(np.zeros((), dtype="complex64"))}
     _, grad = owner.value_and_grad(lambda tree: owner.xp.imag(tree["z"]), z)
     return float(np.sign(backend.to_numpy(grad["z"]).imag))
-
-
-def _same(one: Named, other: Named) -> bool:
-    return all(np.array_equal(one[name], other[name]) for name in one)
