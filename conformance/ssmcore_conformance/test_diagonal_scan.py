@@ -14,7 +14,7 @@ import ssmcore as ssm
 from ssmcore import backend
 from ssmcore.errors import SSMError
 from ssmcore_conformance import oracles
-from ssmcore_conformance.running import call, layouts, precision
+from ssmcore_conformance.running import call, laid_out, precision
 from ssmcore_conformance.strategies import (
     BATCHES,
     LENGTHS,
@@ -122,11 +122,9 @@ def test_chunks_carry_the_state(ssm_eager: Any, worst: Any, data: Any) -> None:
 
 def test_layouts_in_memory(ssm_backend: Any) -> None:
     """Strided, transposed, flipped and read-only input gives the same output."""
-    (a, B, C, u, x), options = problem(0, 7, PLAIN)
-    usual = call(ssm_backend, ssm.diagonal_scan, a, B, C, u, x, **options)
-    forms = [layouts(ssm_backend, value) for value in (B, C, u)]
-    for name in forms[0]:
-        out = call(ssm_backend, ssm.diagonal_scan, a, *(f[name] for f in forms), x, **options)
+    given, options = problem(0, 7, PLAIN)
+    usual = call(ssm_backend, ssm.diagonal_scan, *given, **options)
+    for name, out in laid_out(ssm_backend, ssm.diagonal_scan, *given, **options):
         tolerance = bound("float64", steps(7, H + N), np.abs(usual).max())
         assert np.all(np.abs(out - usual) <= tolerance), name
 

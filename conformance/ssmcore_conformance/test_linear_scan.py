@@ -14,7 +14,7 @@ import ssmcore as ssm
 from ssmcore import backend
 from ssmcore.errors import SSMError
 from ssmcore_conformance import oracles
-from ssmcore_conformance.running import call, layouts, precision
+from ssmcore_conformance.running import call, laid_out, precision
 from ssmcore_conformance.strategies import (
     BATCHES,
     LENGTHS,
@@ -123,11 +123,9 @@ def test_chunks_carry_the_state(ssm_eager: Any, worst: Any, data: Any) -> None:
 
 def test_layouts_in_memory(ssm_backend: Any) -> None:
     """The same numbers, strided or read-only, give the same output, and stay as they are."""
-    (a, b, h), options = problem(0, 7, PLAIN)
-    usual = call(ssm_backend, ssm.linear_scan, a, b, h, **options)
-    forms = zip(layouts(ssm_backend, a).items(), layouts(ssm_backend, b).values(), strict=True)
-    for (name, a_form), b_form in forms:
-        out = call(ssm_backend, ssm.linear_scan, a_form, b_form, h, **options)
+    given, options = problem(0, 7, PLAIN)
+    usual = call(ssm_backend, ssm.linear_scan, *given, **options)
+    for name, out in laid_out(ssm_backend, ssm.linear_scan, *given, **options):
         np.testing.assert_array_equal(out, usual, err_msg=name)
 
 

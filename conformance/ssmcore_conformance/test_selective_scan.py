@@ -14,7 +14,7 @@ import ssmcore as ssm
 from ssmcore import backend
 from ssmcore.errors import SSMError
 from ssmcore_conformance import oracles
-from ssmcore_conformance.running import call, layouts, precision
+from ssmcore_conformance.running import call, laid_out, precision
 from ssmcore_conformance.strategies import (
     BATCHES,
     LENGTHS,
@@ -144,10 +144,7 @@ def test_layouts_in_memory(ssm_backend: Any) -> None:
     """Strided, transposed, flipped and read-only input gives the same output."""
     given, options = problem(0, 7, PLAIN)
     usual = call(ssm_backend, ssm.selective_scan, *given, **options)
-    forms = [layouts(ssm_backend, value) for value in given[:5]]
-    for name in forms[0]:
-        again = [form[name] for form in forms]
-        out = call(ssm_backend, ssm.selective_scan, *again, given[5], **options)
+    for name, out in laid_out(ssm_backend, ssm.selective_scan, *given, **options):
         tolerance = bound("float64", roundings(given), np.abs(usual).max())
         assert np.all(np.abs(out - usual) <= tolerance), name
 

@@ -14,7 +14,7 @@ import ssmcore as ssm
 from ssmcore import backend
 from ssmcore.errors import SSMError
 from ssmcore_conformance import oracles
-from ssmcore_conformance.running import call, layouts
+from ssmcore_conformance.running import call, laid_out
 from ssmcore_conformance.strategies import BATCHES, LENGTHS, WIDTHS, cuts, numbers, tried
 from ssmcore_conformance.tolerances import bound, check, steps
 
@@ -76,12 +76,9 @@ def test_chunks_carry_the_state(ssm_eager: Any, data: Any) -> None:
 
 def test_layouts_in_memory(ssm_backend: Any) -> None:
     """Strided, transposed, flipped and read-only input gives the same output."""
-    u, weight, bias, state = problem(0, 7, PLAIN)
-    usual = call(ssm_backend, ssm.short_convolution, u, weight, bias, state)
-    forms = [layouts(ssm_backend, x) for x in (u, weight, state)]
-    for name in forms[0]:
-        again = (forms[0][name], forms[1][name], bias, forms[2][name])
-        out = call(ssm_backend, ssm.short_convolution, *again)
+    given = problem(0, 7, PLAIN)
+    usual = call(ssm_backend, ssm.short_convolution, *given)
+    for name, out in laid_out(ssm_backend, ssm.short_convolution, *given):
         np.testing.assert_array_equal(out[0], usual[0], err_msg=name)
         np.testing.assert_array_equal(out[1], usual[1], err_msg=name)
 
