@@ -12,7 +12,7 @@ from ssmcore import backend
 from ssmcore.errors import SSMError
 from ssmcore_conformance import oracles
 from ssmcore_conformance.running import call, laid_out, precision
-from ssmcore_conformance.strategies import LENGTHS, numbers, tried
+from ssmcore_conformance.strategies import LENGTHS, large, numbers, tried
 from ssmcore_conformance.tolerances import bound, check, steps
 
 H = 2
@@ -23,7 +23,7 @@ DAMPING = {"any": 1.0, "little": 1e-9, "none": 0.0, "nothing moves": 0.0}
 
 def problem(seed: int, case: dict[str, Any]) -> list[Any]:
     """Return dt, Lambda, P, B, C: Re Lambda <= 0, so that A is dissipative."""
-    rng = np.random.default_rng(seed)
+    rng, H = np.random.default_rng(seed), case.get("width", 2)
     dtype, n = precision(case["dtype"], "complex"), case["states"]
     dt = np.exp(rng.uniform(-5, 0, H)).astype(case["dtype"])
     damping = -np.exp(rng.standard_normal((H, n))) * DAMPING[case.get("damping", "any")]
@@ -52,6 +52,16 @@ def growth(given: list[Any], length: int) -> Numbers:
     return np.asarray(2 * np.e * np.linalg.norm(C, axis=-1) * np.max(sizes, axis=0))
 
 
+def compare(worst: Any, library: Any, given: list[Any], length: int) -> None:
+    dt, Lambda, P, B, C = given
+    out = call(library, ssm.dplr_kernel, *given, length)
+    assert out.dtype == dt.dtype
+    expected = oracles.dplr_kernel(dt, Lambda, P, B, C, length)
+    size = growth(given, length) if length else np.zeros(len(dt))
+    tolerance = bound(out.dtype, steps(length, 2 * Lambda.shape[-1]), size)
+    check(worst, "dplr_kernel", library.name, out.dtype, out, expected, tolerance)
+
+
 AXES: dict[str, Any] = dict(
     rank=(0, 1, 2), states=(1, 2, 3), dtype=("float64", "float32"), damping=tuple(DAMPING)
 )
@@ -63,14 +73,20 @@ def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
 
     @tried(ssm_backend, "dplr_kernel", length, AXES)
     def value(case: dict[str, Any]) -> None:
-        given = problem(case["seed"], case)
-        out = call(ssm_backend, ssm.dplr_kernel, *given, length)
-        assert out.dtype == np.dtype(case["dtype"])
-        dt, Lambda, P, B, C = given
-        expected = oracles.dplr_kernel(dt, Lambda, P, B, C, length)
-        size = growth(given, length) if length else np.zeros(H)
-        tolerance = bound(out.dtype, steps(length, 2 * case["states"]), size)
-        check(worst, "dplr_kernel", ssm_backend.name, out.dtype, out, expected, tolerance)
+        compare(worst, ssm_backend, problem(case["seed"], case), length)
+
+
+SHAPES = (
+    {"length": 1025, "width": 33, "states": 1},
+    {"length": 257, "width": 3, "states": 17},
+)
+LARGE = [{"rank": 1, "dtype": "float64"}, {"rank": 2, "dtype": "float32"}]
+
+
+def test_large_shapes(ssm_backend: Any, worst: Any) -> None:
+    """Long, for many systems and with many states too."""
+    for case in large(ssm_backend, LARGE, SHAPES):
+        compare(worst, ssm_backend, problem(case["seed"], case), case["length"])
 
 
 def test_rank_zero_is_a_diagonal_kernel(ssm_backend: Any, worst: Any) -> None:

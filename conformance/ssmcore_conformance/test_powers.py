@@ -14,6 +14,12 @@ from ssmcore_conformance.running import call, precision
 from ssmcore_conformance.tolerances import bound, check, steps
 
 DTYPES = ["float32", "float64"]
+KINDS = ["real", "complex"]
+COUNT = 13
+Numbers = np.ndarray[Any, Any]
+# A double-float power is rounded once: half an eps, and as much again for the trailing parts
+# (13 squarings double an error of eps^2); both parts of a complex number at once: times sqrt(2).
+ONE_ULP = math.sqrt(2) * 2 * 0.5
 
 
 def matrix_squares(A: Any, count: int) -> list[Any]:
@@ -24,14 +30,6 @@ def matrix_squares(A: Any, count: int) -> list[Any]:
 def krylov(A: Any, B: Any, length: int) -> Any:
     """A copy: inside the library one column alone may be a view of B."""
     return 1.0 * powers.krylov(A, B, length)
-
-
-KINDS = ["real", "complex"]
-COUNT = 13
-Numbers = np.ndarray[Any, Any]
-# A double-float power is rounded once: half an eps, and as much again for the trailing parts
-# (13 squarings double an error of eps^2); both parts of a complex number at once: times sqrt(2).
-ONE_ULP = math.sqrt(2) * 2 * 0.5
 
 
 def bases(dtype: str, kind: str) -> Numbers:
