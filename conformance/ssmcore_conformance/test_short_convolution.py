@@ -96,7 +96,8 @@ def test_layouts_in_memory(ssm_backend: Any) -> None:
     given = problem(0, 7, PLAIN)
     usual = call(ssm_backend, ssm.short_convolution, *given)
     for name, out in laid_out(ssm_backend, ssm.short_convolution, *given):
-        np.testing.assert_array_equal(out[0], usual[0], err_msg=name)
+        growth, _ = oracles.short_convolution(*given, modulus=True)
+        assert np.all(np.abs(out[0] - usual[0]) <= bound("float64", steps(0, 4), growth)), name
         np.testing.assert_array_equal(out[1], usual[1], err_msg=name)
 
 

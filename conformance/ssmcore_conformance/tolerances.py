@@ -75,7 +75,7 @@ def check(
     error = np.abs(got.astype(np.result_type(got, np.float64)) - expected)
     limit = np.broadcast_to(tolerance, error.shape)
     peak = np.max(np.abs(expected))
-    assert peak == 0 or np.min(limit) * SHARPEST <= peak, f"{name}: tolerance {np.min(limit)}"
+    assert peak == 0 or np.max(limit) * SHARPEST <= peak, f"{name}: tolerance {np.max(limit)}"
     at = np.unravel_index(np.argmax(np.where(np.isnan(error), np.inf, error / limit)), error.shape)
     worst(name, backend, str(np.dtype(dtype)), float(error[at]), float(limit[at]))
     if not np.all(error <= limit):
