@@ -50,8 +50,10 @@ class Backend:
 
     Subclass it, name an instance in the entry point group ``ssmcore.backends``, and every layer,
     primitive and proof of ssmcore runs on the library. Only ``name``, ``library``, ``install`` and
-    ``owns`` must be given; ``primitives`` lists native replacements of the reference primitives;
-    ``ledger`` is a file of known failures for the conformance suite.
+    ``owns`` must be given, ``xp`` where array-api-compat does not know the library, and
+    ``to_numpy`` where ``numpy.asarray`` does not take its arrays; ``primitives`` lists native
+    replacements of the reference primitives; ``ledger`` is a file of known failures for the
+    conformance suite.
     """
 
     name: str
@@ -71,10 +73,13 @@ class Backend:
         raise TypeError(self)
 
     def version(self) -> str:
-        """The version of the installed library."""
-        from importlib.metadata import version
+        """The version of the installed library; "unknown" if no distribution has its name."""
+        from importlib.metadata import PackageNotFoundError, version
 
-        return version(self.library)
+        try:
+            return version(self.library)
+        except PackageNotFoundError:
+            return "unknown"
 
     def devices(self) -> list[str]:
         """The devices that can be used now, the default one first."""

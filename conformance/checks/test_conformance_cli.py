@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -55,6 +56,8 @@ def test_help_says_what_it_does(tmp_path: Path) -> None:
     ("words", "message"),
     [
         ("--backend numpi", "did you mean 'numpy'"),
+        ("--backend=", "'' names no backend"),
+        ("--backend ,", "',' names no backend"),
         ("--profile night", "did you mean 'nightly'"),
         ("--select linear", "did you mean 'linear_scan'"),
         ("--report absent/out.html", "cannot write a file there"),
@@ -72,6 +75,17 @@ def test_bad_input_is_refused_before_anything_runs(
     assert message in done.stderr
     assert "collected" not in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_class_of_the_guide_is_a_whole_backend(installed: Path, tmp_path: Path) -> None:
+    """Typed in as it stands, with the instance below it, and nothing else."""
+    package = shutil.copytree(installed, tmp_path / "typed") / "ssmcore_example"
+    whole, instance, *_ = blocks("py")
+    (package / "__init__.py").write_text(whole + instance)
+    words = ("--backend=example", "--select=linear_scan,powers,layers", "--", "-k", "LRU or scan")
+    done = faults.run(*words, where=tmp_path, path=tmp_path / "typed")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "example unknown" in done.stdout  # the version of what is no distribution
 
 
 @pytest.mark.parametrize("line", "".join(blocks("bash")).splitlines())
@@ -140,7 +154,7 @@ def test_the_own_primitive_is_the_one_that_runs(installed: Path, tmp_path: Path)
 
 def test_the_guide_shows_the_files_of_the_example() -> None:
     code = (EXAMPLE / "ssmcore_example" / "__init__.py").read_text()
-    assert len(blocks("py")) == 2
+    assert len(blocks("py")) == 4
     for block in blocks("py"):
         assert block in code
     project, ledger = map(tomllib.loads, blocks("toml"))

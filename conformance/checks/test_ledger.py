@@ -65,13 +65,30 @@ def test_an_entry_that_matches_nothing_fails_the_run(
 
 
 def test_entries_of_what_is_not_run_are_let_be(tmp_path: Path) -> None:
-    """Another module, another backend."""
-    books = [
-        written(tmp_path, "test_powers.py::test_nothing[numpy]"),
-        written(tmp_path, "test_linear_scan.py::test_nothing", name="array_api_strict.toml"),
-    ]
-    done = faults.run(*books, *FEW, where=tmp_path)
+    """Another module."""
+    book = written(tmp_path, "test_powers.py::test_nothing[numpy]")
+    done = faults.run(book, *FEW, where=tmp_path)
     assert done.returncode == 0, done.stdout
+
+
+def test_a_ledger_of_a_backend_that_is_not_tested_is_refused(tmp_path: Path) -> None:
+    book = written(tmp_path, "test_linear_scan.py::test_nothing", name="array_api_strict.toml")
+    done = faults.run(book, *FEW, where=tmp_path)
+    assert done.returncode == 4, done.stdout
+    assert "named after 'array_api_strict'; the backends tested are ['numpy']" in done.stderr
+
+
+def test_an_entry_whose_test_is_skipped_fails_the_run(tmp_path: Path) -> None:
+    """As nobody could tell when it is stale."""
+    book = written(
+        tmp_path,
+        "test_layers.py::test_half_precision_activations[array_api_strict]",
+        name="array_api_strict.toml",
+    )
+    words = ("--backend=array_api_strict", "--select=layers", "--", "-k", "half")
+    done = faults.run(book, *words, where=tmp_path)
+    assert done.returncode == 1, done.stdout
+    assert "the test is skipped; correct or remove the entry" in done.stdout
 
 
 def test_a_test_asked_for_by_name_does_not_condemn_other_entries(tmp_path: Path) -> None:

@@ -29,9 +29,11 @@ def _wide(x: Any, modulus: bool) -> Numbers:
 
 
 def _fit(grads: Gradients, given: Given) -> Gradients:
-    """Sum over broadcast axes and drop the imaginary part of what is real."""
+    """Of what was given: sum over broadcast axes and drop the imaginary part of what is real."""
     out = {}
     for name, z in grads.items():
+        if name not in given:
+            continue
         like = np.asarray(given[name])
         extra = tuple(range(z.ndim - like.ndim))
         z = z.sum(axis=extra)

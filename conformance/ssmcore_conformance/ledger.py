@@ -9,8 +9,9 @@
 file's name is the backend's: ``example.toml``. A backend may ship its own and name it in an
 attribute ``ledger``; ``--ssm-ledger FILE`` adds another.
 
-The tests of an entry are expected to fail. An entry whose tests pass fails the run, and so does
-one that matches no test of a module that was collected for the backend.
+The tests of an entry are expected to fail. An entry whose tests pass or are skipped fails the run,
+and so does one that matches no test of a module that was collected for the backend. A file for a
+backend that is not tested is refused.
 """
 
 from __future__ import annotations
@@ -87,11 +88,18 @@ def _entry(path: Path, number: int, fields: Any) -> Entry:
 
 
 def of_backends(names: Iterable[str], given: Iterable[str | Path]) -> list[Entry]:
-    """Return the entries for backends ``names``: shipped, their own, and of the files ``given``."""
-    names = list(names)
+    """Return the entries for backends ``names``: shipped, their own, and of the files ``given``.
+
+    SSMError where a file is no ledger, or that of another backend.
+    """
+    names, asked = list(names), [Path(path) for path in given]
     files = [SHIPPED / f"{name}.toml" for name in names]
     files = [path for path in files if path.is_file()]
     own = [backend.load(name).ledger for name in names]
     files += [Path(path) for path in own if path is not None]
-    entries = [entry for path in [*files, *given] for entry in read(path)]
-    return [entry for entry in entries if entry.backend in names]
+    entries = [entry for path in [*files, *asked] for entry in read(path)]
+    for path in asked:
+        if path.stem not in names:
+            msg = f"{path}: is named after {path.stem!r}; the backends tested are {names}"
+            raise SSMError(msg)
+    return entries

@@ -119,9 +119,9 @@ def causal_convolution(u: Any, kernel: Any) -> Numbers:
     """y_t = sum_{s <= t} kernel_s u_{t-s}."""
     u, kernel = _wide(u), _wide(kernel)
     y = np.zeros(u.shape, np.result_type(u, kernel))
-    for t in range(u.shape[-2]):
-        for s in range(min(t + 1, kernel.shape[-2])):
-            y[..., t, :] += kernel[..., s, :] * u[..., t - s, :]
+    length = u.shape[-2]
+    for s in range(min(length, kernel.shape[-2])):
+        y[..., s:, :] += kernel[..., s, None, :] * u[..., : length - s, :]
     return y
 
 

@@ -66,7 +66,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("ssm_backend"):
+    if config.getoption("ssm_backend") is not None:
         selected(config)
     if config.getoption("ssm_report"):
         _check_reports(config.getoption("ssm_report"))
@@ -106,14 +106,17 @@ def _entries(config: pytest.Config) -> list[Entry]:
 
 
 def selected(config: pytest.Config) -> list[str]:
-    """Return the backends to test; a name that is unknown or not installed is a usage error."""
+    """Return the backends to test; no name, or one that is unknown, is a usage error."""
     from ssmcore import backend
     from ssmcore.errors import SSMError
 
     given = config.getoption("ssm_backend")
-    if not given:
+    if given is None:
         return backend.available(test_only=True)
     asked = [name.strip() for part in given for name in part.split(",") if name.strip()]
+    if not asked:
+        msg = f"--ssm-backend: {','.join(given)!r} names no backend; leave it out to test all"
+        raise pytest.UsageError(msg)
     try:
         return [backend.load(name).name for name in dict.fromkeys(asked)]
     except SSMError as wrong:
@@ -238,6 +241,17 @@ def pytest_runtest_makereport(
     report = yield
     if report.failed and error is None:  # an expected failure that did not come
         report.longrepr = f"{report.longrepr}: the test passes; remove the entry or the mark"
+    return _refused_if_skipped(item, report)
+
+
+def _refused_if_skipped(item: pytest.Item, report: pytest.TestReport) -> pytest.TestReport:
+    """Let a known failure that is skipped fail: nobody could tell when its entry is stale."""
+    from ssmcore_conformance.ledger_marks import ENTRY
+
+    entry = item.stash.get(ENTRY, None)
+    if entry is not None and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{entry}: the test is skipped; correct or remove the entry"
     return report
 
 

@@ -1,13 +1,14 @@
 """How the tests call the library: every call also checks what must hold for all of them.
 
-Inputs are left as they were; outputs have the expected dtype, and the library and device of the
-inputs.
+Inputs are left as they were; outputs have the library and device of the inputs, and memory of
+their own.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from ssmcore.backend import Backend
 from ssmcore.layers import Layer
 from ssmcore_conformance.snippets import HISTORY, Call, layer_source, recorded
 
-__all__ = ["call", "compiled", "examples", "flat", "host", "layouts", "precision"]
+__all__ = ["call", "compiled", "examples", "flat", "host", "laid_out", "precision"]
 
 Numbers = np.ndarray[Any, Any]
 
@@ -45,10 +46,10 @@ def flat(out: Any) -> list[Any]:
 
 
 def host(tree: Any) -> Any:
-    """Return an output in NumPy."""
+    """Return a copy of an output in NumPy."""
     if isinstance(tree, tuple | list):
         return tuple(host(part) for part in tree)
-    return None if tree is None else backend.to_numpy(tree)
+    return None if tree is None else arrays.tree_map(np.array, backend.to_numpy(tree))
 
 
 def call(library: Backend, fn: Callable[..., Any], *given: Any, **named: Any) -> Any:
@@ -61,21 +62,43 @@ def call(library: Backend, fn: Callable[..., Any], *given: Any, **named: Any) ->
     def moved(x: Any) -> Any:
         if isinstance(x, dict):
             return {key: moved(value) for key, value in x.items()}
-        return library.from_numpy(x) if isinstance(x, np.ndarray) else x
+        strange = isinstance(x, np.ndarray) and not library.owns(x)
+        return library.from_numpy(x) if strange else x
 
     inputs = [moved(x) for x in given]
     options = {key: moved(value) for key, value in named.items()}
-    present = [x for x in [*inputs, *options.values()] if isinstance(x, dict) or _is_array(x)]
-    before = host(tuple(present))
+    present = tuple(x for x in [*inputs, *options.values()] if isinstance(x, dict) or _is_array(x))
+    before = host(present)
     made = Call(library.name, fn, recorded(given), recorded(named))
     out = _run(made, inputs, options)
-    for old, new in zip(flat(before), flat(host(tuple(present))), strict=True):
+    for old, new in zip(flat(before), flat(host(present)), strict=True):
         np.testing.assert_array_equal(old, new, err_msg="an input was changed")
-    where = {str(arrays.device(x)) for x in flat(tuple(present))}
+    where = {str(arrays.device(x)) for x in flat(present)}
     for x in flat(out):
         assert backend.of(x).name == library.name
         assert {str(arrays.device(x))} == where
+    _check_memory(flat(present), flat(out))
     return made.out
+
+
+def _check_memory(inputs: list[Any], outputs: list[Any]) -> None:
+    """Raise AssertionError where writing into an output would change an input.
+
+    Where an output is empty no step was made, and a state may be handed on as it came.
+    """
+    if any(0 in x.shape for x in outputs):
+        return
+    for x, y in itertools.product(inputs, outputs):
+        assert not _share_memory(x, y), "an output lies in the memory of an input"
+
+
+def _share_memory(x: Any, y: Any) -> bool:
+    """Whether two arrays of NumPy or torch share memory; no answer for other libraries: False."""
+    if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
+        return bool(np.shares_memory(x, y))
+    if hasattr(x, "untyped_storage") and x.untyped_storage().nbytes() > 0:
+        return bool(x.untyped_storage().data_ptr() == y.untyped_storage().data_ptr())
+    return False
 
 
 def _run(made: Call, inputs: list[Any], options: dict[str, Any]) -> Any:
@@ -123,21 +146,52 @@ def _is_array(x: Any) -> bool:
     return hasattr(x, "dtype") and hasattr(x, "shape")
 
 
-def layouts(library: Backend, x: Numbers) -> dict[str, Any]:
-    """Return ``x`` in the library, laid out in memory in other ways than the usual one."""
-    xp = library.xp
-    wide = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)
-    wide[..., ::2] = x
+def laid_out(
+    library: Backend, fn: Callable[..., Any], *given: Any, **named: Any
+) -> Iterator[tuple[str, Any]]:
+    """Yield a layout in memory and call(fn, ...), every NumPy array given laid out in that way."""
+    for name, form in LAYOUTS.items():
+
+        def moved(x: Any, form: Any = form) -> Any:
+            return form(library, x) if isinstance(x, np.ndarray) else x
+
+        inputs = map(moved, given)
+        yield name, call(library, fn, *inputs, **{k: moved(x) for k, x in named.items()})
+
+
+def _read_only(library: Backend, x: Numbers) -> Any:
     frozen = x.copy()
     frozen.setflags(write=False)
-    out = {
-        "read-only": library.from_numpy(frozen),
-        "strided": library.from_numpy(wide)[..., ::2],
-        "backwards": library.from_numpy(np.flip(np.flip(x, -1).copy(), -1)),
-    }
-    if x.ndim > 1:
-        out["transposed"] = xp.matrix_transpose(library.from_numpy(np.swapaxes(x, -1, -2)))
-    if library.name == "numpy":
-        out["read-only"] = frozen
-        out["backwards"] = np.flip(np.flip(x, -1).copy(), -1)
-    return out
+    return frozen if library.owns(frozen) else library.from_numpy(frozen)
+
+
+def _strided(library: Backend, x: Numbers) -> Any:
+    return library.from_numpy(np.repeat(x, 2, axis=-1))[..., ::2]
+
+
+def _backwards(library: Backend, x: Numbers) -> Any:
+    turned = np.flip(x, -1).copy()
+    return np.flip(turned, -1) if library.owns(turned) else library.from_numpy(np.flip(turned, -1))
+
+
+def _transposed(library: Backend, x: Numbers) -> Any:
+    """Return ``x`` with its last axis slowest; one axis alone as a column of a matrix."""
+    if x.ndim == 1:
+        return library.from_numpy(np.stack((x, x), axis=-1))[:, 0]
+    return library.xp.matrix_transpose(library.from_numpy(np.swapaxes(x, -1, -2).copy()))
+
+
+def _conjugated(library: Backend, x: Numbers) -> Any:
+    """Return ``x`` as a conjugate, which a library may leave to be taken later."""
+    if x.dtype.kind != "c":
+        return library.from_numpy(x)
+    return library.xp.conj(library.from_numpy(np.conj(x)))
+
+
+LAYOUTS = {
+    "read-only": _read_only,
+    "strided": _strided,
+    "backwards": _backwards,
+    "transposed": _transposed,
+    "conjugated": _conjugated,
+}

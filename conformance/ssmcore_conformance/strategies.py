@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import hypothesis
@@ -15,6 +16,7 @@ from ssmcore_conformance.running import examples
 
 __all__ = [
     "BATCHES",
+    "LARGE",
     "LENGTHS",
     "MODULI",
     "REACHED",
@@ -22,6 +24,7 @@ __all__ = [
     "STEPS",
     "WIDTHS",
     "cuts",
+    "large",
     "numbers",
     "resets",
     "transition",
@@ -32,6 +35,12 @@ Numbers = np.ndarray[Any, Any]
 LENGTHS = (0, 1, 2, 3, 5, 7, 13, 31, 32, 33, 63, 64, 65, 127)
 BATCHES: tuple[tuple[int, ...], ...] = ((), (1,), (2, 3), (0,))
 RESETS = ("none", "all", "random")
+LARGE: tuple[dict[str, Any], ...] = (
+    {"length": 1025, "batch": (2, 1, 4), "width": 129, "states": 1},
+    {"length": 257, "batch": (7,), "width": 5, "states": 65},
+    {"length": 257, "batch": (3, 3), "width": 33, "states": 16},
+)
+"""Beyond the tiles and blocks that a kernel works in, in every direction."""
 WIDTHS = (1, 2, 5)
 MODULI = ("any", "0", "1 - 1e-7", "1")
 STEPS = ("any", "1e-6", "10")
@@ -85,10 +94,30 @@ def transition(
     return np.asarray(size * rng.choice([-1.0, 1.0], shape), dtype=dtype)
 
 
+def large(
+    library: Backend, variants: Sequence[dict[str, Any]], shapes: Sequence[dict[str, Any]] = LARGE
+) -> Iterator[dict[str, Any]]:
+    """Yield the variants in large shapes.
+
+    Two cases on JAX, which compiles each anew, and on array_api_strict, which computes as NumPy.
+    """
+    every = [shape | variant for shape, variant in itertools.product(shapes, variants)]
+    few = [shape | variant for shape, variant in zip(shapes[:2], variants, strict=False)]
+    chosen = few if library.name in ("jax", "array_api_strict") else every
+    for seed, case in enumerate(chosen):
+        yield case | {"seed": seed}
+
+
 def resets(rng: np.random.Generator, kind: str, shape: tuple[int, ...]) -> Numbers | None:
-    """Return no reset at all, one before every step, or one before about every fourth."""
+    """Return no reset at all, one before every step, or one before about every fourth.
+
+    "edges": rare ones, but before every 32nd step in about half of the sequences.
+    """
     if kind == "none":
         return None
+    if kind == "edges":
+        edge = np.arange(shape[-1]) % 32 == 0
+        return rng.uniform(size=shape) < np.where(edge, 1 / 2, 1 / 128)
     return np.ones(shape, bool) if kind == "all" else rng.uniform(size=shape) < 1 / 4
 
 

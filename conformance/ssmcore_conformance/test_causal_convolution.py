@@ -1,4 +1,4 @@
-"""causal_convolution against a double loop: real and complex, few and many taps."""
+"""causal_convolution against a loop over taps: real and complex, few and many taps."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import ssmcore as ssm
 from ssmcore import backend
 from ssmcore.errors import SSMError
 from ssmcore_conformance import oracles
-from ssmcore_conformance.running import call, layouts, precision
-from ssmcore_conformance.strategies import BATCHES, LENGTHS, WIDTHS, numbers, tried
+from ssmcore_conformance.running import call, laid_out, precision
+from ssmcore_conformance.strategies import BATCHES, LENGTHS, WIDTHS, large, numbers, tried
 from ssmcore_conformance.tolerances import bound, check, fft
 
 H = 2
@@ -38,6 +38,13 @@ def tolerance(u: Any, kernel: Any) -> Any:
     return bound(dtype, fft(length + used.shape[-2]), norms[0] * norms[1])
 
 
+def compare(worst: Any, library: Any, u: Any, kernel: Any) -> None:
+    out = call(library, ssm.causal_convolution, u, kernel)
+    assert out.dtype == np.result_type(u, kernel)
+    expected, limit = oracles.causal_convolution(u, kernel), tolerance(u, kernel)
+    check(worst, "causal_convolution", library.name, out.dtype, out, expected, limit)
+
+
 AXES: dict[str, Any] = {
     "width": WIDTHS,
     "kinds": KINDS,
@@ -50,15 +57,28 @@ AXES: dict[str, Any] = {
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
-    """y_t = sum_s k_s u_{t-s}, as the double loop has it."""
+    """y_t = sum_s k_s u_{t-s}, as a loop over taps has it."""
 
     @tried(ssm_backend, "causal_convolution", length, AXES)
     def value(case: dict[str, Any]) -> None:
-        u, kernel = problem(case["seed"], length, case)
-        out = call(ssm_backend, ssm.causal_convolution, u, kernel)
-        assert out.dtype == np.result_type(u, kernel)
-        expected, limit = oracles.causal_convolution(u, kernel), tolerance(u, kernel)
-        check(worst, "causal_convolution", ssm_backend.name, out.dtype, out, expected, limit)
+        compare(worst, ssm_backend, *problem(case["seed"], length, case))
+
+
+SHAPES = (
+    {"length": 1025, "batch": (7,), "width": 33},
+    {"length": 257, "batch": (2, 1, 4), "width": 129},
+)
+LARGE: list[dict[str, Any]] = [
+    {"kinds": KINDS[0], "dtype": "float64", "taps": "as many", "form": "(K, H)"},
+    {"kinds": KINDS[3], "dtype": "float32", "taps": "few", "form": "(..., K, H)"},
+    {"kinds": KINDS[1], "dtype": "float32", "taps": "more", "form": "(..., K, H)"},
+]
+
+
+def test_large_shapes(ssm_backend: Any, worst: Any) -> None:
+    """Long, wide, with many taps and in large batches too."""
+    for case in large(ssm_backend, LARGE, SHAPES):
+        compare(worst, ssm_backend, *problem(case["seed"], case["length"], case))
 
 
 def test_later_inputs_do_not_reach_earlier_outputs(ssm_backend: Any, worst: Any) -> None:
@@ -100,9 +120,7 @@ def test_layouts_in_memory(ssm_backend: Any) -> None:
         },
     )
     usual, limit = call(ssm_backend, ssm.causal_convolution, u, kernel), tolerance(u, kernel)
-    forms = layouts(ssm_backend, kernel)
-    for name, u_form in layouts(ssm_backend, u).items():
-        out = call(ssm_backend, ssm.causal_convolution, u_form, forms[name])
+    for name, out in laid_out(ssm_backend, ssm.causal_convolution, u, kernel):
         assert np.all(np.abs(out - usual) <= limit), name
 
 

@@ -9,8 +9,8 @@ import pytest
 
 import ssmcore as ssm
 from ssmcore_conformance.models import LAYERS, inputs
+from ssmcore_conformance.problems import PROBLEMS, WITH_STATE
 from ssmcore_conformance.running import call, compiled, flat, host
-from ssmcore_conformance.test_adjoints import PROBLEMS, WITH_STATE
 
 L = 129
 

@@ -12,11 +12,12 @@ import ssmcore as ssm
 from ssmcore import backend
 from ssmcore.errors import SSMError
 from ssmcore_conformance import oracles
-from ssmcore_conformance.running import call, layouts, precision
+from ssmcore_conformance.running import call, laid_out, precision
 from ssmcore_conformance.strategies import (
     LENGTHS,
     MODULI,
     WIDTHS,
+    large,
     numbers,
     transition,
     tried,
@@ -28,10 +29,23 @@ H, N = 2, 3
 
 AXES: dict[str, Any] = {
     "width": WIDTHS,
+    "states": (N, 1),
     "modulus": MODULI,
     "kind": ("real", "complex"),
     "dtype": ("float32", "float64"),
 }
+
+
+def compare(worst: Any, library: Any, length: int, case: dict[str, Any]) -> None:
+    rng, shape = np.random.default_rng(case["seed"]), (case["width"], case["states"])
+    dtype = precision(case["dtype"], case["kind"])
+    a, c = transition(rng, shape, dtype, case["modulus"]), numbers(rng, shape, dtype)
+    out = call(library, ssm.diagonal_kernel, a, c, length)
+    assert out.dtype == np.dtype(case["dtype"])
+    growth = oracles.diagonal_kernel(a, c, length, modulus=True)
+    tolerance = bound(out.dtype, steps(length, shape[1]), growth)
+    expected = oracles.diagonal_kernel(a, c, length)
+    check(worst, "diagonal_kernel", library.name, out.dtype, out, expected, tolerance)
 
 
 @pytest.mark.parametrize("length", LENGTHS)
@@ -40,16 +54,20 @@ def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
 
     @tried(ssm_backend, "diagonal_kernel", length, AXES)
     def value(case: dict[str, Any]) -> None:
-        rng, H = np.random.default_rng(case["seed"]), case["width"]
-        dtype = precision(case["dtype"], case["kind"])
-        a = transition(rng, (H, N), dtype, case["modulus"])
-        c = numbers(rng, (H, N), dtype)
-        out = call(ssm_backend, ssm.diagonal_kernel, a, c, length)
-        assert out.dtype == np.dtype(case["dtype"])
-        growth = oracles.diagonal_kernel(a, c, length, modulus=True)
-        tolerance = bound(out.dtype, steps(length, N), growth)
-        expected = oracles.diagonal_kernel(a, c, length)
-        check(worst, "diagonal_kernel", ssm_backend.name, out.dtype, out, expected, tolerance)
+        compare(worst, ssm_backend, length, case)
+
+
+LARGE: list[dict[str, Any]] = [
+    {"kind": "complex", "dtype": "float64", "modulus": "1"},
+    {"kind": "complex", "dtype": "float32", "modulus": "1 - 1e-7"},
+    {"kind": "real", "dtype": "float32", "modulus": "any"},
+]
+
+
+def test_large_shapes(ssm_backend: Any, worst: Any) -> None:
+    """Long, for many systems and with many states too."""
+    for case in large(ssm_backend, LARGE):
+        compare(worst, ssm_backend, case["length"], case)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -78,10 +96,9 @@ def test_layouts_in_memory(ssm_backend: Any) -> None:
     rng = np.random.default_rng(0)
     a, c = transition(rng, (H, N), "complex128"), numbers(rng, (H, N), "complex128")
     usual = call(ssm_backend, ssm.diagonal_kernel, a, c, 7)
-    forms = layouts(ssm_backend, c)
-    for name, a_form in layouts(ssm_backend, a).items():
-        out = call(ssm_backend, ssm.diagonal_kernel, a_form, forms[name], 7)
-        assert np.all(np.abs(out - usual) <= bound("float64", steps(7, N), np.abs(usual).max()))
+    limit = bound("float64", steps(7, N), np.abs(usual).max())
+    for name, out in laid_out(ssm_backend, ssm.diagonal_kernel, a, c, 7):
+        assert np.all(np.abs(out - usual) <= limit), name
 
 
 one = np.ones

@@ -14,7 +14,7 @@ import ssmcore as ssm
 from ssmcore import backend
 from ssmcore.errors import SSMError
 from ssmcore_conformance import oracles
-from ssmcore_conformance.running import call, layouts, precision
+from ssmcore_conformance.running import call, laid_out, precision
 from ssmcore_conformance.strategies import (
     BATCHES,
     LENGTHS,
@@ -22,6 +22,7 @@ from ssmcore_conformance.strategies import (
     RESETS,
     WIDTHS,
     cuts,
+    large,
     numbers,
     resets,
     transition,
@@ -40,6 +41,7 @@ PLAIN: dict[str, Any] = {
     "reset_form": "(L,)",
     "reverse": False,
     "width": H,
+    "states": N,
     "modulus": "any",
 }
 
@@ -48,7 +50,7 @@ def problem(seed: int, length: int, case: dict[str, Any]) -> tuple[list[Any], di
     """Return the arguments of one case, in NumPy."""
     rng = np.random.default_rng(seed)
     batch, dtype = case["batch"], precision(case["dtype"], case["kind"])
-    H = case["width"]
+    H, N = case["width"], case["states"]
     state, b, c = ((N,), (N, H), (H, N)) if case["form"] == "mixing" else ((H, N),) * 3
     given: list[Any] = [
         transition(rng, state, dtype, case["modulus"]),
@@ -69,12 +71,14 @@ def compare(worst: Any, library: Any, given: list[Any], options: dict[str, Any])
     assert got[0].dtype == given[3].dtype
     for name, x, value, size in zip(("", ", state"), got, expected, growth, strict=True):
         assert x.dtype == (given[0] if name else given[3]).dtype
-        tolerance = bound(x.dtype, steps(length, H + N), size)
+        terms = sum(given[2].shape)
+        tolerance = bound(x.dtype, steps(length, terms), size)
         check(worst, f"diagonal_scan{name}", library.name, x.dtype, x, value, tolerance)
 
 
 AXES: dict[str, Any] = {
     "width": WIDTHS,
+    "states": (N, 1),
     "modulus": MODULI,
     "form": ("mixing", "separate"),
     "kind": ("complex", "real"),
@@ -94,6 +98,41 @@ def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
     @tried(ssm_backend, "diagonal_scan", length, AXES)
     def value(case: dict[str, Any]) -> None:
         compare(worst, ssm_backend, *problem(case["seed"], length, case))
+
+
+LARGE: list[dict[str, Any]] = [
+    {"form": "mixing", "kind": "complex", "dtype": "float64", "reset": "edges"},
+    {"form": "separate", "kind": "complex", "dtype": "float32", "reset": "edges", "reverse": True},
+    {"form": "mixing", "kind": "real", "dtype": "float32", "reverse": True},
+    {"form": "separate", "kind": "real", "dtype": "float64", "reset_form": "(L,)"},
+]
+
+
+def test_large_shapes(ssm_backend: Any, worst: Any) -> None:
+    """Long, wide, with many states and in large batches too, outputs and the last state."""
+    for case in large(ssm_backend, LARGE):
+        full = PLAIN | {"reset": "none", "reset_form": "(..., L)"} | case
+        compare(worst, ssm_backend, *problem(case["seed"], case["length"], full))
+
+
+@pytest.mark.parametrize("form", ["mixing", "separate"])
+def test_nothing_crosses_a_restart_not_even_nan(ssm_backend: Any, worst: Any, form: str) -> None:
+    """NaN before a restart, in u or the initial state, does not reach what comes after."""
+    given, options = problem(0, 33, PLAIN | {"form": form, "reset": "none"})
+    options["reset"] = np.arange(33) == 16
+    given[3][:, :16], given[4][:] = np.nan, np.nan
+    with np.errstate(invalid="ignore"):
+        got = call(ssm_backend, ssm.diagonal_scan, *given, **options, return_state=True)
+        expected: Any = oracles.diagonal_scan(*given, **options)
+        growth: Any = oracles.diagonal_scan(*given, **options, modulus=True)
+    late = slice(16, None)
+    for x, value, size in (
+        (got[0][:, late], expected[0][:, late], growth[0][:, late]),
+        (got[1], expected[1], growth[1]),
+    ):
+        tolerance = bound("float64", steps(17, H + N), size)
+        name = "diagonal_scan after NaN"
+        check(worst, name, ssm_backend.name, "float64", x, value, tolerance)
 
 
 @given(data=st.data())
@@ -122,11 +161,9 @@ def test_chunks_carry_the_state(ssm_eager: Any, worst: Any, data: Any) -> None:
 
 def test_layouts_in_memory(ssm_backend: Any) -> None:
     """Strided, transposed, flipped and read-only input gives the same output."""
-    (a, B, C, u, x), options = problem(0, 7, PLAIN)
-    usual = call(ssm_backend, ssm.diagonal_scan, a, B, C, u, x, **options)
-    forms = [layouts(ssm_backend, value) for value in (B, C, u)]
-    for name in forms[0]:
-        out = call(ssm_backend, ssm.diagonal_scan, a, *(f[name] for f in forms), x, **options)
+    given, options = problem(0, 7, PLAIN)
+    usual = call(ssm_backend, ssm.diagonal_scan, *given, **options)
+    for name, out in laid_out(ssm_backend, ssm.diagonal_scan, *given, **options):
         tolerance = bound("float64", steps(7, H + N), np.abs(usual).max())
         assert np.all(np.abs(out - usual) <= tolerance), name
 

@@ -10,6 +10,7 @@ import pytest
 
 import ssmcore as ssm
 from ssmcore import arrays, backend, oracle
+from ssmcore.oracle.equations import BUILDERS, state_shape
 from ssmcore_conformance.models import (
     BRIEFLY,
     CASES,
@@ -267,18 +268,23 @@ def test_half_precision_activations(ssm_backend: Any) -> None:
         pytest.fail(f"{ssm_backend.name} has no half precision: that belongs into its ledger")
     few = ("S4D", "S6", "RGLRU")  # on JAX, where each takes seconds to compile
     for name in few if ssm_backend.name == "jax" else LAYERS:
-        case = LAYERS[name]
-        params = arrays.tree_map(ssm_backend.from_numpy, case.layer.init(2))
-        u = xp.astype(ssm_backend.from_numpy(inputs((L, 4), "float32")), half)
-        run = compiled(ssm_backend.name, case.layer, "recurrence", True)
-        y, state = run(params, u)
-        assert y.dtype == half
-        assert {backend.dtype_name(x) for x in state.values()} == {"float32"}
-        full, state_full = run(params, xp.astype(u, xp.float32))
-        rounded = xp.astype(full, half)
-        np.testing.assert_array_equal(_as_float32(xp, y), _as_float32(xp, rounded))
-        for key, x in state.items():
-            np.testing.assert_array_equal(host(x), host(state_full[key]))
+        for mode in modes(ssm_backend, LAYERS[name]):
+            _rounds_once(ssm_backend, LAYERS[name].layer, mode, half)
+
+
+def _rounds_once(library: Any, layer: ssm.Layer, mode: str, half: Any) -> None:
+    """Assert that a run in half precision is that in float32, its outputs rounded."""
+    xp, params = library.xp, arrays.tree_map(library.from_numpy, layer.init(2))
+    u = xp.astype(library.from_numpy(inputs((L, layer.d_model), "float32")), half)
+    run = compiled(library.name, layer, mode, True)
+    y, state = run(params, u)
+    assert y.dtype == half
+    assert {backend.dtype_name(x) for x in state.values()} == {"float32"}
+    full, state_full = run(params, xp.astype(u, xp.float32))
+    rounded = xp.astype(full, half)
+    np.testing.assert_array_equal(_as_float32(xp, y), _as_float32(xp, rounded))
+    for key, x in state.items():
+        np.testing.assert_array_equal(host(x), host(state_full[key]))
 
 
 def _as_float32(xp: Any, x: Any) -> Numbers:
@@ -292,8 +298,7 @@ def test_eigenvalues(ssm_backend: Any, worst: Any, name: str) -> None:
     layer = s.case.layer
     if layer.time_varying:
         out = call(ssm_backend, layer.eigenvalues, s.params, s.u)
-        system: Any = layer.system(s.params, s.u)
-        exact = system.a.reshape(out.shape)
+        exact = transitions(s).reshape(out.shape)
         check(worst, f"{name}: eigenvalues", ssm_backend.name, "float64", out, exact, s.plain)
         assert np.all((out > 0) & (out < 1))
         return
@@ -308,6 +313,15 @@ def test_eigenvalues(ssm_backend: Any, worst: Any, name: str) -> None:
         got = np.take_along_axis(got, order[0], axis=-1)
     tolerance = bound("float64", ROUNDINGS, spectral_growth(s.case, s.params) if dense else L)
     check(worst, f"{name}: eigenvalues", ssm_backend.name, "complex128", got, exact, tolerance)
+
+
+def transitions(s: Scenario) -> Numbers:
+    """Return what the oracle's step multiplies a state of ones by, at every time."""
+    filled = oracle.OPTIONS[s.case.layer.name] | s.case.options
+    p = {name: np.asarray(x) for name, x in arrays.leaves(s.params)}
+    step = BUILDERS[s.case.layer.name](p, s.u, filled, np.zeros(s.u.shape[:-1], bool))
+    one = np.ones((len(s.u), *state_shape(s.case.layer.name, p)))
+    return np.stack([step.advance(t, one) for t in range(L)], axis=1)
 
 
 def spectral_growth(case: Case, params: Any) -> float:

@@ -14,7 +14,7 @@ import ssmcore as ssm
 from ssmcore import backend
 from ssmcore.errors import SSMError
 from ssmcore_conformance import oracles
-from ssmcore_conformance.running import call, layouts, precision
+from ssmcore_conformance.running import call, laid_out, precision
 from ssmcore_conformance.strategies import (
     BATCHES,
     LENGTHS,
@@ -22,6 +22,7 @@ from ssmcore_conformance.strategies import (
     RESETS,
     WIDTHS,
     cuts,
+    large,
     numbers,
     resets,
     transition,
@@ -32,6 +33,8 @@ from ssmcore_conformance.tolerances import bound, check, steps
 P = 3
 FORMS = ("(P,)", "(1, P)", "(L, P)", "(..., 1, P)", "(..., L, P)")
 KINDS = (("real", "real"), ("real", "complex"), ("complex", "real"), ("complex", "complex"))
+PLAIN = {"batch": (2,), "dtype": "float64", "kinds": KINDS[3], "form": "(L, P)", "initial": True}
+PLAIN |= {"width": P, "modulus": "any", "reset": "random", "reset_form": "(L,)", "reverse": False}
 
 
 def problem(seed: int, length: int, case: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
@@ -88,6 +91,41 @@ def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
         compare(worst, ssm_backend, *problem(case["seed"], length, case))
 
 
+LARGE: list[dict[str, Any]] = [
+    {"form": "(..., L, P)", "kinds": KINDS[3], "dtype": "float64", "reset": "edges"},
+    {"form": "(P,)", "kinds": KINDS[1], "dtype": "float32", "reset": "edges", "reverse": True},
+    {"form": "(L, P)", "kinds": KINDS[0], "dtype": "float32", "reverse": True},
+    {"form": "(..., 1, P)", "kinds": KINDS[3], "dtype": "float64", "reset_form": "(L,)"},
+]
+
+
+def test_large_shapes(ssm_backend: Any, worst: Any) -> None:
+    """Long, wide and in large batches too, h_t = a_t h_{t-1} + b_t."""
+    for case in large(ssm_backend, LARGE):
+        full = PLAIN | {"reset": "none", "reset_form": "(..., L)"} | case
+        compare(worst, ssm_backend, *problem(case["seed"], case["length"], full))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_nothing_crosses_a_restart_not_even_nan(
+    ssm_backend: Any, worst: Any, reverse: bool
+) -> None:
+    """NaN and infinity before a restart, in a, b or the initial state, do not reach beyond it."""
+    (a, b, h), options = problem(0, 33, PLAIN | {"reset": "none", "reverse": reverse})
+    late = slice(0, 17) if reverse else slice(16, None)
+    options["reset"] = np.arange(33) == 16
+    early = np.ones(33, bool)
+    early[late] = False
+    a[early], b[0, early], b[1, early], h[:] = np.nan, np.inf, np.nan, np.nan
+    with np.errstate(invalid="ignore"):
+        got = call(ssm_backend, ssm.linear_scan, a, b, h, **options)[:, late]
+        expected = oracles.linear_scan(a, b, h, **options)[:, late]
+        growth = oracles.linear_scan(a, b, h, **options, modulus=True)[:, late]
+    tolerance = bound("float64", steps(17), growth)
+    name = "linear_scan after NaN"
+    check(worst, name, ssm_backend.name, "float64", got, expected, tolerance)
+
+
 @pytest.mark.parametrize("length", [1, 2])
 def test_the_result_is_memory_of_its_own(ssm_backend: Any, length: int) -> None:
     """Whoever writes into the result leaves the input alone, after one step too."""
@@ -98,10 +136,6 @@ def test_the_result_is_memory_of_its_own(ssm_backend: Any, length: int) -> None:
     except TypeError:
         pytest.skip(f"{ssm_backend.name} writes into no array")
     np.testing.assert_array_equal(backend.to_numpy(b), 1.0)
-
-
-PLAIN = {"batch": (2,), "dtype": "float64", "kinds": KINDS[3], "form": "(L, P)", "initial": True}
-PLAIN |= {"width": P, "modulus": "any", "reset": "random", "reset_form": "(L,)", "reverse": False}
 
 
 @given(data=st.data())
@@ -123,11 +157,9 @@ def test_chunks_carry_the_state(ssm_eager: Any, worst: Any, data: Any) -> None:
 
 def test_layouts_in_memory(ssm_backend: Any) -> None:
     """The same numbers, strided or read-only, give the same output, and stay as they are."""
-    (a, b, h), options = problem(0, 7, PLAIN)
-    usual = call(ssm_backend, ssm.linear_scan, a, b, h, **options)
-    forms = zip(layouts(ssm_backend, a).items(), layouts(ssm_backend, b).values(), strict=True)
-    for (name, a_form), b_form in forms:
-        out = call(ssm_backend, ssm.linear_scan, a_form, b_form, h, **options)
+    given, options = problem(0, 7, PLAIN)
+    usual = call(ssm_backend, ssm.linear_scan, *given, **options)
+    for name, out in laid_out(ssm_backend, ssm.linear_scan, *given, **options):
         np.testing.assert_array_equal(out, usual, err_msg=name)
 
 

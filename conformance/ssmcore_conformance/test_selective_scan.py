@@ -14,7 +14,7 @@ import ssmcore as ssm
 from ssmcore import backend
 from ssmcore.errors import SSMError
 from ssmcore_conformance import oracles
-from ssmcore_conformance.running import call, layouts, precision
+from ssmcore_conformance.running import call, laid_out, precision
 from ssmcore_conformance.strategies import (
     BATCHES,
     LENGTHS,
@@ -22,6 +22,7 @@ from ssmcore_conformance.strategies import (
     STEPS,
     WIDTHS,
     cuts,
+    large,
     numbers,
     resets,
     tried,
@@ -41,6 +42,7 @@ PLAIN: dict[str, Any] = {
     "reset": "random",
     "reset_form": "(L,)",
     "width": H,
+    "states": N,
     "delta": "any",
 }
 
@@ -48,7 +50,7 @@ PLAIN: dict[str, Any] = {
 def problem(seed: int, length: int, case: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """Return the arguments of one case, in NumPy."""
     rng = np.random.default_rng(seed)
-    batch, real, H = case["batch"], case["dtype"], case["width"]
+    batch, real, H, N = (case[name] for name in ("batch", "dtype", "width", "states"))
     dtype = precision(real, case["kind"].split(",")[0])
     shapes = {
         FORMS[0]: (*batch, length, N),
@@ -73,7 +75,7 @@ def problem(seed: int, length: int, case: dict[str, Any]) -> tuple[list[Any], di
 def roundings(given: list[Any]) -> float:
     """exp(delta A) errs by 1 + |delta A| eps: that many times the roundings of a plain step."""
     exponents = np.abs(given[1][..., None] * given[2])
-    return steps(given[0].shape[-2], N) * float(2 + np.max(exponents, initial=0.0))
+    return steps(given[0].shape[-2], given[2].shape[-1]) * float(2 + np.max(exponents, initial=0.0))
 
 
 def compare(worst: Any, library: Any, given: list[Any], options: dict[str, Any]) -> None:
@@ -88,6 +90,7 @@ def compare(worst: Any, library: Any, given: list[Any], options: dict[str, Any])
 
 AXES: dict[str, Any] = {
     "width": WIDTHS,
+    "states": (N, 1),
     "delta": STEPS,
     "kind": ("real", "complex", "complex, real B"),
     "batch": BATCHES,
@@ -108,6 +111,43 @@ def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
     @tried(ssm_backend, "selective_scan", length, AXES)
     def value(case: dict[str, Any]) -> None:
         compare(worst, ssm_backend, *problem(case["seed"], length, case))
+
+
+LARGE: list[dict[str, Any]] = [
+    {"kind": "complex", "dtype": "float64", "B": FORMS[0], "C": FORMS[1], "reset": "edges"},
+    {"kind": "real", "dtype": "float32", "B": FORMS[0], "C": FORMS[0], "reset": "edges"},
+    {"kind": "complex", "dtype": "float32", "B": FORMS[1], "C": FORMS[0], "D": False},
+    {"kind": "real", "dtype": "float64", "B": FORMS[2], "C": FORMS[3], "reset_form": "(L,)"},
+]
+
+
+def test_large_shapes(ssm_backend: Any, worst: Any) -> None:
+    """Long, wide, with many states and in large batches too, outputs and the last state."""
+    for case in large(ssm_backend, LARGE):
+        full = PLAIN | {"reset": "none", "reset_form": "(..., L)"} | case
+        compare(worst, ssm_backend, *problem(case["seed"], case["length"], full))
+
+
+@pytest.mark.parametrize("kind", ["real", "complex"])
+def test_nothing_crosses_a_restart_not_even_nan(ssm_backend: Any, worst: Any, kind: str) -> None:
+    """NaN before a restart, in u, B, C or the initial state, does not reach what comes after."""
+    given, options = problem(0, 33, PLAIN | {"kind": kind, "reset": "none"})
+    options["reset"] = np.arange(33) == 16
+    for x in (given[0], given[3], given[4]):
+        x[:, :16] = np.nan
+    options["initial"][:] = np.nan
+    with np.errstate(invalid="ignore"):
+        got = call(ssm_backend, ssm.selective_scan, *given, **options, return_state=True)
+        expected: Any = oracles.selective_scan(*given, **options)
+        growth: Any = oracles.selective_scan(*given, **options, modulus=True)
+    late = slice(16, None)
+    for x, value, size in (
+        (got[0][:, late], expected[0][:, late], growth[0][:, late]),
+        (got[1], expected[1], growth[1]),
+    ):
+        tolerance = bound("float64", roundings(given), size)
+        name = "selective_scan after NaN"
+        check(worst, name, ssm_backend.name, "float64", x, value, tolerance)
 
 
 @given(data=st.data())
@@ -144,10 +184,7 @@ def test_layouts_in_memory(ssm_backend: Any) -> None:
     """Strided, transposed, flipped and read-only input gives the same output."""
     given, options = problem(0, 7, PLAIN)
     usual = call(ssm_backend, ssm.selective_scan, *given, **options)
-    forms = [layouts(ssm_backend, value) for value in given[:5]]
-    for name in forms[0]:
-        again = [form[name] for form in forms]
-        out = call(ssm_backend, ssm.selective_scan, *again, given[5], **options)
+    for name, out in laid_out(ssm_backend, ssm.selective_scan, *given, **options):
         tolerance = bound("float64", roundings(given), np.abs(usual).max())
         assert np.all(np.abs(out - usual) <= tolerance), name
 

@@ -14,8 +14,8 @@ import ssmcore as ssm
 from ssmcore import backend
 from ssmcore.errors import SSMError
 from ssmcore_conformance import oracles
-from ssmcore_conformance.running import call, layouts
-from ssmcore_conformance.strategies import BATCHES, LENGTHS, WIDTHS, cuts, numbers, tried
+from ssmcore_conformance.running import call, laid_out
+from ssmcore_conformance.strategies import BATCHES, LENGTHS, WIDTHS, cuts, large, numbers, tried
 from ssmcore_conformance.tolerances import bound, check, steps
 
 H = 2
@@ -34,6 +34,17 @@ def problem(seed: int, length: int, case: dict[str, Any]) -> list[Any]:
     ]
 
 
+def compare(worst: Any, library: Any, *given: Any) -> None:
+    u, weight, *_ = given
+    y, state = call(library, ssm.short_convolution, *given)
+    expected, last = oracles.short_convolution(*given)
+    growth, _ = oracles.short_convolution(*given, modulus=True)
+    assert y.dtype == state.dtype == u.dtype
+    np.testing.assert_array_equal(state, last)
+    limit = bound(y.dtype, steps(0, weight.shape[0]), growth)
+    check(worst, "short_convolution", library.name, y.dtype, y, expected, limit)
+
+
 AXES: dict[str, Any] = {
     "width": WIDTHS,
     "batch": BATCHES,
@@ -50,14 +61,20 @@ def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
 
     @tried(ssm_backend, "short_convolution", length, AXES)
     def value(case: dict[str, Any]) -> None:
-        given = problem(case["seed"], length, case)
-        y, state = call(ssm_backend, ssm.short_convolution, *given)
-        expected, last = oracles.short_convolution(*given)
-        growth, _ = oracles.short_convolution(*given, modulus=True)
-        assert y.dtype == state.dtype == np.dtype(case["dtype"])
-        np.testing.assert_array_equal(state, last)
-        limit = bound(y.dtype, steps(0, case["taps"]), growth)
-        check(worst, "short_convolution", ssm_backend.name, y.dtype, y, expected, limit)
+        compare(worst, ssm_backend, *problem(case["seed"], length, case))
+
+
+LARGE: list[dict[str, Any]] = [
+    {"taps": 4, "bias": True, "state": True, "dtype": "float64"},
+    {"taps": 33, "bias": False, "state": True, "dtype": "float32"},
+    {"taps": 2, "bias": True, "state": False, "dtype": "float32"},
+]
+
+
+def test_large_shapes(ssm_backend: Any, worst: Any) -> None:
+    """Long, wide, with many taps and in large batches too."""
+    for case in large(ssm_backend, LARGE):
+        compare(worst, ssm_backend, *problem(case["seed"], case["length"], case))
 
 
 @given(data=st.data())
@@ -76,13 +93,11 @@ def test_chunks_carry_the_state(ssm_eager: Any, data: Any) -> None:
 
 def test_layouts_in_memory(ssm_backend: Any) -> None:
     """Strided, transposed, flipped and read-only input gives the same output."""
-    u, weight, bias, state = problem(0, 7, PLAIN)
-    usual = call(ssm_backend, ssm.short_convolution, u, weight, bias, state)
-    forms = [layouts(ssm_backend, x) for x in (u, weight, state)]
-    for name in forms[0]:
-        again = (forms[0][name], forms[1][name], bias, forms[2][name])
-        out = call(ssm_backend, ssm.short_convolution, *again)
-        np.testing.assert_array_equal(out[0], usual[0], err_msg=name)
+    given = problem(0, 7, PLAIN)
+    usual = call(ssm_backend, ssm.short_convolution, *given)
+    for name, out in laid_out(ssm_backend, ssm.short_convolution, *given):
+        growth, _ = oracles.short_convolution(*given, modulus=True)
+        assert np.all(np.abs(out[0] - usual[0]) <= bound("float64", steps(0, 4), growth)), name
         np.testing.assert_array_equal(out[1], usual[1], err_msg=name)
 
 

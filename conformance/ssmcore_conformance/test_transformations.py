@@ -14,8 +14,8 @@ import pytest
 
 from ssmcore import arrays
 from ssmcore_conformance.models import LAYERS, inputs
+from ssmcore_conformance.problems import PROBLEMS, Problem, outputs
 from ssmcore_conformance.running import flat, host
-from ssmcore_conformance.test_adjoints import PROBLEMS, Problem, outputs
 from ssmcore_conformance.tolerances import bound, check, steps
 
 L = 13

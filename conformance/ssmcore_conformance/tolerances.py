@@ -40,7 +40,10 @@ GRADIENTS = 1e-10
 PER_STEP = 2
 SIDES = 2
 SHARPEST = 8
-"""A tolerance above 1/8 of the expected peak could not tell a wrong answer from a right one."""
+"""A tolerance above 1/8 of the expected peak could not tell a wrong answer from a right one.
+
+At least half of the entries have one below; the others may belong to an ill-conditioned part.
+"""
 
 
 def eps(dtype: Any) -> float:
@@ -74,8 +77,8 @@ def check(
         return
     error = np.abs(got.astype(np.result_type(got, np.float64)) - expected)
     limit = np.broadcast_to(tolerance, error.shape)
-    peak = np.max(np.abs(expected))
-    assert peak == 0 or np.min(limit) * SHARPEST <= peak, f"{name}: tolerance {np.min(limit)}"
+    peak, usual = np.max(np.abs(expected)), np.quantile(limit, 0.5, method="lower")
+    assert peak == 0 or usual * SHARPEST <= peak, f"{name}: tolerance {usual}"
     at = np.unravel_index(np.argmax(np.where(np.isnan(error), np.inf, error / limit)), error.shape)
     worst(name, backend, str(np.dtype(dtype)), float(error[at]), float(limit[at]))
     if not np.all(error <= limit):

@@ -20,7 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from checks.mutants.catalogue import CATALOGUE, Mutant
+from checks.mutants.catalogue import CATALOGUE
+from checks.mutants.mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[3]
 ROOTS = ("ssmcore", "backends", "conformance/ssmcore_conformance")

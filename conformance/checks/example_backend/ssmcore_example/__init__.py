@@ -6,12 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import boxed  # type: ignore[import-not-found]
+import boxed
 import numpy as np
 
 from ssmcore.backend import Backend
-
-__all__ = ["BACKEND", "ExampleBackend"]
 
 
 class ExampleBackend(Backend):
@@ -20,7 +18,6 @@ class ExampleBackend(Backend):
     name = "example"
     library = "boxed"
     install = "pip install ssmcore-example"
-    ledger = Path(__file__).parent / "example.toml"
 
     @property
     def xp(self) -> Any:
@@ -31,13 +28,11 @@ class ExampleBackend(Backend):
         """Whether ``x`` is an array of the library."""
         return isinstance(x, boxed.Box)
 
-    def version(self) -> str:
-        """The version of the library."""
-        return "0.1.0"
-
     def to_numpy(self, x: boxed.Box) -> np.ndarray[Any, Any]:
         """Return a NumPy copy of ``x``."""
         return np.array(x.value)
+
+    ledger = Path(__file__).parent / "example.toml"
 
     def primitives(self) -> Mapping[str, Callable[..., Any]]:
         """The one primitive that is not left to ssmcore's reference."""
