@@ -4,8 +4,9 @@ Papers: HiPPO (Gu, Dao, Ermon, Rudra, Ré 2020), arXiv 2008.07669; S4 (Gu, Goel,
 2111.00396, Theorem 1 and Appendix C.1; How to Train Your HiPPO (Gu, Johnson, Timalsina, Rudra,
 Ré 2023), arXiv 2206.12037, for the Fourier measure.
 
-Every measure satisfies ``A + P^T P = c I + S`` with S real and skew-symmetric, so that -iS is
-Hermitian and A is unitarily similar to a diagonal matrix minus a low-rank one.
+Every measure but the DENSE ones satisfies ``A + P^T P = c I + S`` with S real and
+skew-symmetric, so that -iS is Hermitian and A is unitarily similar to a diagonal matrix minus a
+low-rank one.
 """
 
 from __future__ import annotations
@@ -36,6 +37,12 @@ REAL_PART = {
     "fourier2": 0.0,
 }
 """The c of ``A + P^T P = c I + S``: the real part of every eigenvalue of the normal part."""
+
+DENSE = ("lmu", "tlagt", "glagt")
+"""Measures without a normal plus low-rank form."""
+
+BETA = 0.01
+"""The beta of "glagt": half of it is the rate at which the weight of the past falls off."""
 
 _FOURIER = ("fout", "foud", "fourier_decay", "fourier2")
 
@@ -93,11 +100,19 @@ def hippo(name: str, N: int) -> tuple[RealArray, RealArray]:
         fourier_decay  A = pi J - b b^T / 2       B = b / 2
         fourier2       A = 2 pi J - 2 b b^T       B = 2 b
 
+    and three without a normal plus low-rank form, for dense layers::
+
+        lmu    A_nk = (2n+1) (-1 (n < k), (-1)^(n-k+1) (n >= k))     B_n = (-1)^n (2n+1)
+        tlagt  A_nk = -1 (n >= k), 0 (n < k)                         B_n = 1
+        glagt  A_nk = -1 (n > k), -(1 + beta)/2 (n = k), 0 (n < k)   B_n = sqrt(beta)
+               with beta = 0.01
+
     Parameters
     ----------
-    name : {"legs", "legt", "lagt", "fout", "legsd", "foud", "fourier_decay", "fourier2"}
+    name : {"legs", "legt", "lagt", "fout", "legsd", "foud", "fourier_decay", "fourier2", "lmu", \
+            "tlagt", "glagt"}
         Measure: scaled Legendre, translated Legendre, translated Laguerre, truncated Fourier, or
-        a variant.
+        a variant; the Legendre memory unit, the tilted and the generalised Laguerre measure.
     N : int
         State size; even for the Fourier measures.
 
@@ -127,7 +142,7 @@ def hippo(name: str, N: int) -> tuple[RealArray, RealArray]:
     >>> B.round(3).tolist()
     [1.0, 1.732, 2.236]
     """
-    check_choice("hippo", "name", name, REAL_PART)
+    check_choice("hippo", "name", name, (*REAL_PART, *DENSE))
     check_size("hippo", "N", N, multiple_of=2 if name in _FOURIER else 1)
     n = np.arange(N)
     r = np.sqrt(2.0 * n + 1.0)
@@ -137,6 +152,14 @@ def hippo(name: str, N: int) -> tuple[RealArray, RealArray]:
     if name == "legt":
         sign = np.where(n[:, None] < n, (-1.0) ** (n[:, None] - n), 1.0)
         return -0.5 * sign * np.outer(r, r), 0.5 * r
+    if name == "lmu":
+        sign = np.where(n[:, None] < n, -1.0, (-1.0) ** (n[:, None] - n + 1))
+        odd = 2.0 * n + 1.0
+        return odd[:, None] * sign, (-1.0) ** n * odd
+    if name == "tlagt":
+        return -np.tril(np.ones((N, N))), np.ones(N)
+    if name == "glagt":
+        return (0.5 - 0.5 * BETA) * np.eye(N) - np.tril(np.ones((N, N))), np.full(N, BETA**0.5)
     if name == "lagt":
         return 0.5 * np.eye(N) - np.tril(np.ones((N, N))), np.ones(N)
     return _fourier(name, N)
@@ -174,7 +197,7 @@ def low_rank_correction(name: str, N: int, rank: int = 1) -> RealArray:
     Parameters
     ----------
     name : str
-        Measure, as for `hippo`.
+        Measure, as for `hippo`, with a normal plus low-rank form.
     N : int
         State size; even for the Fourier measures.
     rank : int
@@ -201,6 +224,7 @@ def low_rank_correction(name: str, N: int, rank: int = 1) -> RealArray:
     >>> (A + P.T @ P).round(3).tolist()
     [[0.0, 0.5], [-0.5, 0.0]]
     """
+    check_choice("low_rank_correction", "name", name, REAL_PART)
     _, B = hippo(name, N)
     check_size("low_rank_correction", "rank", rank)
     if name == "legt" and rank < 2:

@@ -14,6 +14,7 @@ from ssmcore import arrays
 from ssmcore.discretization import discretize_dense
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.initialization import hippo, log_uniform_timescale
+from ssmcore.initialization.hippo import DENSE, REAL_PART
 from ssmcore.layers._continuous import check_flag, check_steps, tiled
 from ssmcore.layers._options import ParamGroup, check_count, check_number, hyperparameters
 from ssmcore.layers._spectrum import dense_eigenvalues
@@ -22,6 +23,9 @@ from ssmcore.systems import DenseSystem
 from ssmcore.typing import Array, Params
 
 __all__ = ["LSSL"]
+
+DRAWN = ("random", "diagonal")
+"""Initialisations without a measure."""
 
 
 @hyperparameters
@@ -40,7 +44,9 @@ class LSSL(Layer):
         Channels H.
     d_state : int
         State size N per channel.
-    initialization : "legs", "legt", "lagt" or "fout"
+    initialization : str
+        A measure of ``ssmcore.initialization.hippo``; "random", A of variance 1 / N^2, or
+        "diagonal", A = -diag(e^x), both with B and x standard normal.
     alpha : float
         0.5 bilinear, 0 forward Euler, 1 backward Euler.
     per_feature : bool
@@ -74,7 +80,7 @@ class LSSL(Layer):
     dt_max: float = 0.1
     dt_scale: float = 1.0
 
-    INITS: ClassVar = ("legs", "legt", "lagt", "fout")
+    INITS: ClassVar = (*REAL_PART, *DENSE, *DRAWN)
 
     def _check_options(self) -> None:
         check_count(self.name, d_state=self.d_state, channels=self.channels)
@@ -85,8 +91,8 @@ class LSSL(Layer):
         if not 0.0 <= self.alpha <= 1.0:
             msg = f"{self.name}: alpha is {self.alpha!r}; expected 0 to 1"
             raise SSMError(msg)
-        if self.initialization == "fout":
-            hippo("fout", self.d_state)
+        if self.initialization not in DRAWN:
+            hippo(self.initialization, self.d_state)
 
     def shapes(self) -> dict[str, Any]:
         """Return the shape of every parameter."""
@@ -105,14 +111,24 @@ class LSSL(Layer):
 
     def _draw(self, rng: np.random.Generator) -> Params:
         shapes = self.shapes()
-        A, B = hippo(self.initialization, self.d_state)
+        log_dt = log_uniform_timescale(rng, shapes["log_dt"], self.dt_min, self.dt_max)
+        A, B = self._transition(rng)
         return {
-            "log_dt": log_uniform_timescale(rng, shapes["log_dt"], self.dt_min, self.dt_max),
+            "log_dt": log_dt,
             "A": np.broadcast_to(A, shapes["A"]),
             "B": np.broadcast_to(B, shapes["B"]),
             "C": rng.standard_normal(shapes["C"]),
             "D": rng.standard_normal(shapes["D"]),
         }
+
+    def _transition(self, rng: np.random.Generator) -> tuple[Any, Any]:
+        """Return A (N, N) and B (N)."""
+        N = self.d_state
+        if self.initialization == "random":
+            return rng.standard_normal((N, N)) / N, rng.standard_normal(N)
+        if self.initialization == "diagonal":
+            return -np.diag(np.exp(rng.standard_normal(N))), rng.standard_normal(N)
+        return hippo(self.initialization, N)
 
     def param_groups(self) -> list[ParamGroup]:
         """A and step size: frozen or slow, no decay; the rest: the global settings."""
