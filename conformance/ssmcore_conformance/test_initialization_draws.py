@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import ssmcore as ssm
 from ssmcore import initialization as init
 
 EPS = float(np.finfo(np.float64).eps)
@@ -249,3 +250,17 @@ def test_one_seed_one_result(name: str) -> None:
     first, again, other = (DRAWS[name](rng(seed)) for seed in (3, 3, 4))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_rglru_grids() -> None:
+    """No chance in them: a^c evenly between the radii, or a_param evenly between its ends."""
+    grid = init.rglru_a_param(np.random.default_rng(0), 5, 4.0, "grid")
+    powers = np.exp(-4.0 * np.logaddexp(0.0, grid))
+    tolerance = 32 * np.finfo(float).eps  # the logarithm, the softplus and the exponential
+    np.testing.assert_allclose(powers, [0.9, 0.92475, 0.9495, 0.97425, 0.999], rtol=tolerance)
+    exp = init.rglru_a_param(np.random.default_rng(1), 3, kind="exp")
+    np.testing.assert_array_equal(exp, [-4.323, (-4.323 - 9) / 2, -9])
+    ends = np.exp(-8.0 * np.logaddexp(0.0, exp[[0, 2]]))
+    assert np.abs(ends - [0.9, 0.999]).max() < 5e-5  # as far as their four digits go
+    layer = ssm.RGLRU(3, a_initialization="exp")
+    np.testing.assert_array_equal(layer.init(7, dtype="float64")["a_param"], exp)

@@ -78,6 +78,10 @@ def ring(
     return nu_log, theta_log, gamma_log
 
 
+A_INITIALIZATIONS = ("a", "a^c", "grid", "exp")
+EXP_GRID = (-4.323, -9.0)
+
+
 def rglru_a_param(
     rng: np.random.Generator,
     H: int,
@@ -93,6 +97,11 @@ def rglru_a_param(
         a     a^2 ~ U(min_rad^2, max_rad^2)      as RecurrentGemma's code
         a^c   a^c ~ U(min_rad, max_rad)          as the Griffin paper
 
+    or an even grid over the channels, without chance, as the Hawk of the control overview::
+
+        grid  a^c from min_rad to max_rad
+        exp   a_param from -4.323 to -9: a^8 from 0.9 to 0.999, most of them near 1
+
     Parameters
     ----------
     rng : numpy.random.Generator
@@ -101,10 +110,11 @@ def rglru_a_param(
         Number of channels.
     c : float
         Exponent of the gate, positive; without effect when kind is "a".
-    kind : {"a", "a^c"}
-        Which quantity lies between the bounds.
+    kind : {"a", "a^c", "grid", "exp"}
+        Which quantity lies between the bounds, and how.
     min_rad, max_rad : float
-        Bounds, 0 <= min_rad <= max_rad <= 1; neither both 0 nor both 1.
+        Bounds, without effect when kind is "exp"; 0 <= min_rad <= max_rad <= 1, neither both 0
+        nor both 1.
 
     Returns
     -------
@@ -128,12 +138,14 @@ def rglru_a_param(
     >>> bool(np.all((a**8 > 0.9) & (a**8 < 0.999)))
     True
     """
-    check_choice("rglru_a_param", "kind", kind, ("a", "a^c"))
+    check_choice("rglru_a_param", "kind", kind, A_INITIALIZATIONS)
     rng = checked_generator("rglru_a_param", rng)
     check_size("rglru_a_param", "H", H)
     _check_radii("rglru_a_param", "min_rad", min_rad, "max_rad", max_rad)
     check_positive("rglru_a_param", c=c)
-    u = _open_uniform(rng, H)
+    if kind == "exp":
+        return np.linspace(*EXP_GRID, H)
+    u = np.linspace(0.0, 1.0, H) if kind == "grid" else _open_uniform(rng, H)
     if kind == "a":
         log_a = 0.5 * _log_between(u, min_rad**2, max_rad**2)
     else:

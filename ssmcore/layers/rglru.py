@@ -14,6 +14,7 @@ import numpy as np
 from ssmcore import arrays, backend, engine
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.initialization import rglru_a_param
+from ssmcore.initialization.ring import A_INITIALIZATIONS
 from ssmcore.layers._continuous import check_flag
 from ssmcore.layers._options import (
     ParamGroup,
@@ -47,8 +48,9 @@ class RGLRU(Layer):
         Blocks of the block-diagonal gates; must divide d_model.
     c : float
         Exponent of the gate.
-    a_initialization : "a" or "a^c"
-        What lies in [min_rad, max_rad] at first: a (RecurrentGemma) or a^c (the paper).
+    a_initialization : "a", "a^c", "grid" or "exp"
+        What lies in [min_rad, max_rad] at first: a (RecurrentGemma), a^c (the paper), a^c evenly;
+        or a grid of its own, see ``ssmcore.initialization.rglru_a_param``.
     min_rad, max_rad : float
         Range of that quantity.
     gradient_cap : float or None
@@ -86,7 +88,7 @@ class RGLRU(Layer):
     def _check_options(self) -> None:
         check_count(self.name, heads=self.heads)
         check_positive(self.name, c=self.c)
-        check_choice(self.name, "a_initialization", self.a_initialization, ("a", "a^c"))
+        check_choice(self.name, "a_initialization", self.a_initialization, A_INITIALIZATIONS)
         if self.d_model % self.heads:
             msg = (
                 f"{self.name}: heads is {self.heads}; expected a divisor of d_model "
