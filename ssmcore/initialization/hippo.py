@@ -154,7 +154,7 @@ def hippo(name: str, N: int) -> tuple[RealArray, RealArray]:
         return -0.5 * sign * np.outer(r, r), 0.5 * r
     if name == "lmu":
         sign = np.where(n[:, None] < n, -1.0, (-1.0) ** (n[:, None] - n + 1))
-        odd: RealArray = 2.0 * n + 1.0
+        odd = np.asarray(2 * n + 1, dtype=np.float64)
         return odd[:, None] * sign, np.where(n % 2 == 0, odd, -odd)
     if name == "tlagt":
         return -np.tril(np.ones((N, N))), np.ones(N)
