@@ -21,6 +21,17 @@ def install(session: nox.Session, extras: str, *more: str, editable: bool = Fals
     session.install(*CONSTRAINTS, *(("-e",) if editable else ()), f".[{extras}]", *more)
 
 
+# One thread for each of two processes; and JAX compiles hundreds of programs that run once:
+# without optimising, in a third less time. conformance/checks/test_optimised.py compiles what is
+# sensitive to that as users do.
+ONCE = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_multi_thread_eigen=false",
+}
+
+
 @nox.session
 def verify(session: nox.Session) -> None:
     """The main job: all layers on NumPy, PyTorch and JAX against the float64 oracle."""
@@ -34,8 +45,10 @@ def tests(session: nox.Session) -> None:
     install(session, "torch,jax,conformance", *DEV, *OTHERS, editable=True)
     _lint(session)
     _types(session)
-    session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
-    session.run("pytest", "--doctest-modules", "ssmcore", "backends", "-q", "-p", "no:xdist")
+    session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs, env=ONCE)
+    session.run(
+        "pytest", "--doctest-modules", "ssmcore", "backends", "-q", "-p", "no:xdist", env=ONCE
+    )
 
 
 @nox.session

@@ -37,27 +37,7 @@ def _compiled(name: str, layer: ssm.Layer, mode: str, stateful: bool) -> Any:
     def call(params: Any, u: Any, state: Any, reset: Any) -> Any:
         return layer(params, u, state, mode=mode, reset=reset, return_state=stateful)
 
-    return _compile(name, call)
-
-
-def _compile(name: str, call: Any) -> Any:
-    """Compile ``call``; JAX without optimising, as each of hundreds of programs runs once here.
-
-    What optimisation does to numbers is looked at where the modes are compared.
-    """
-    if name != "jax":
-        return _ready(name).compile(call)
-    import jax
-
-    return jax.jit(call, compiler_options={"xla_backend_optimization_level": 0})
-
-
-def _gradient(name: str, loss: Any, given: dict[str, Any]) -> Any:
-    if name != "jax":
-        return _ready(name).value_and_grad(loss, given)[1]
-    import jax
-
-    return _compile(name, jax.grad(loss))(given)
+    return _ready(name).compile(call)
 
 
 def _run(name: str, precision: str, mode: str) -> golden.Run:
@@ -163,7 +143,7 @@ def test_selective_scan_gradients(library: str, name: str, kind: str) -> None:
         total = (y * dout).sum()
         return total if dlast is None else total + (_as_pairs(last) * dlast).sum()
 
-    grads = _gradient(library, loss, given)
+    _, grads = used.value_and_grad(loss, given)
     worst = 0.0
     for k, expected in group.under(f"f64/{kind}/").items():
         worst = max(worst, golden.peak_error(used.to_numpy(grads[k]), _pairs(expected)))

@@ -203,12 +203,12 @@ def test_a_matrix_is_no_array(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_flat_parameters(ssm_backend: Any, name: str) -> None:
+def test_flat_parameters(ssm_eager: Any, name: str) -> None:
     """Dotted names, as in a torch state_dict, are taken for the nested parameters they mean."""
     layer: Any = LAYERS[name].layer
-    params = arrays.tree_map(ssm_backend.from_numpy, layer.init(0, dtype="float64"))
+    params = arrays.tree_map(ssm_eager.from_numpy, layer.init(0, dtype="float64"))
     flat = checkpoints.flatten(params)
-    u = ssm_backend.from_numpy(inputs((2, 5, layer.d_model), "float64"))
+    u = ssm_eager.from_numpy(inputs((2, 5, layer.d_model), "float64"))
     calls: list[Callable[[Any], Any]] = [
         lambda p: layer(p, u, mode="recurrence"),
         lambda p: layer.step(p, u[:, 0, :])[0],

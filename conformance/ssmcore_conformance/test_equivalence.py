@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ssmcore as ssm
-from ssmcore_conformance.models import BRIEFLY, CASES, LAYERS, H, inputs, slow
+from ssmcore_conformance.models import CASES, LAYERS, H, inputs, slow
 from ssmcore_conformance.running import call, compiled
 from ssmcore_conformance.strategies import cuts
+from ssmcore_conformance.test_transformations import thorough
 from ssmcore_conformance.tolerances import EQUIVALENCE
 
 ALL_MODES = ("recurrence", "scan", "convolution")
@@ -71,8 +72,8 @@ def lengths(library: str, name: str) -> tuple[int, ...]:
 def test_modes_agree(ssm_backend: Any, worst: Any, name: str, dtype: str) -> None:
     """Recurrence = scan = convolution, up to L = 4096, with slow and fast channels."""
     library, case = ssm_backend.name, CASES[name]
-    if library == "jax" and name not in LAYERS and dtype == "float32":
-        pytest.skip(BRIEFLY)
+    if library == "jax" and name not in LAYERS:
+        thorough(ssm_backend, name)  # against the oracle they run in every profile: test_layers
     for length in lengths(library, name):
         u = noise_and_constant(length, case.layer.d_model, dtype)
         for slowly in (False, True) if length in SHORT else (True,):
