@@ -11,8 +11,8 @@ transpose of that the same scan the other way round.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import importlib
 import math
 from typing import Any
 
@@ -22,7 +22,7 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from ssmcore import powers
+from ssmcore import arrays, powers
 
 __all__ = ["linear_scan"]
 
@@ -67,19 +67,14 @@ def _loop(a: Any, b: Any, start: Any, *keep: Any, reverse: bool) -> Any:
         h = _carried(_at(a, t), h, tuple(_at(k, t) for k in keep)) + _at(b, t)
         return h, lax.dynamic_update_slice_in_dim(out, h.astype(b.dtype), t, -2)
 
-    return lax.fori_loop(0, T, step, (_widen(start), jnp.zeros_like(b)))[1]
-
-
-def _widen(x: Any) -> Any:
-    """Return ``x`` in float64 or complex128; inside ``_float64`` only."""
-    return x.astype(jnp.complex128 if jnp.iscomplexobj(x) else jnp.float64)
+    return lax.fori_loop(0, T, step, (arrays.widen(start), jnp.zeros_like(b)))[1]
 
 
 def _last(a: Any, b: Any, *keep: Any, reverse: bool) -> tuple[Any, Any, tuple[Any, ...]]:
     """Return (p, h, kept): the last state from start x is p x + h, h alone where not ``kept``."""
     T = b.shape[-2]
     constant = a.shape[-2] == 1
-    p = _widen(jnp.ones((*a.shape[:-2], 1, a.shape[-1]), a.dtype))
+    p = arrays.widen(jnp.ones((*a.shape[:-2], 1, a.shape[-1]), a.dtype))
 
     def step(i: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
         p, h = carry
@@ -87,10 +82,10 @@ def _last(a: Any, b: Any, *keep: Any, reverse: bool) -> tuple[Any, Any, tuple[An
         h = _carried(_at(a, t), h, tuple(_at(k, t) for k in keep)) + _at(b, t)
         return (p if constant else p * _at(a, t)), h
 
-    h = _widen(jnp.zeros_like(b[..., :1, :]))
+    h = arrays.widen(jnp.zeros_like(b[..., :1, :]))
     p, h = lax.fori_loop(0, T, step, (p, h))
     if constant:
-        p = powers.squares(_widen(a), T.bit_length())[T.bit_length() - 1]
+        p = powers.squares(arrays.widen(a), T.bit_length())[T.bit_length() - 1]
     return p, h, tuple(jnp.all(k, axis=-2, keepdims=True) for k in keep)
 
 
@@ -118,14 +113,15 @@ def _chunk_length(shape: tuple[int, ...], width: int) -> int:
 
 
 def _float64() -> Any:
-    """Return the context in which JAX has float64; jax.experimental has it before jax 0.8."""
-    if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(True)
-    return importlib.import_module("jax.experimental").enable_x64(True)
+    """Return the context in which JAX has float64 even where it hides it, if it has one.
+
+    Before ``jax.enable_x64`` it ended before loops were lowered, which then mixed up their indices.
+    """
+    return jax.enable_x64(True) if hasattr(jax, "enable_x64") else contextlib.nullcontext()
 
 
 def _lowered(a: Any, b: Any, start: Any, *keep: Any, reverse: bool, width: int) -> Any:
-    """Return all states, carried in float64 and rounded once each, also where JAX hides float64."""
+    """Return all states, carried in the widest float there is and rounded once each."""
     with _float64():
         return _scan(a, b, start, *keep, reverse=reverse, width=width)
 

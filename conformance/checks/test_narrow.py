@@ -110,3 +110,32 @@ def test_gradients(pytestconfig: pytest.Config, worst: Any, tmp_path: Path, laye
         print(f"{layer}, {name}: {error:.1e}")
         worst(f"{layer}: gradient", "jax", "float32", error, limit)
         assert error <= limit, name
+
+
+SCAN = """
+import jax
+if {old}:
+    del jax.enable_x64  # jax before 0.8 has no such context
+import jax.numpy as jnp
+import ssmcore as ssm
+
+def loss(a, b):
+    return ssm.linear_scan(a, b, reset=jnp.arange({length}) == 7).sum()
+
+b = jnp.ones(({length}, 3))
+for a in (jnp.full(3, 1 - 1e-5), jnp.full(({length}, 3), 1 - 1e-5)):
+    grads = jax.jit(jax.grad(loss, argnums=(0, 1)))(a, b)
+    print(ssm.linear_scan(a, b).dtype, float(ssm.linear_scan(a, b)[-1, 0]), grads[0].dtype)
+"""
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_scans_where_float64_is_hidden(old: bool) -> None:
+    """Values and gradients, in chunks, with and without the context that shows float64."""
+    length = 1024
+    lines = fresh.output(SCAN.format(old=old, length=length), JAX_ENABLE_X64="0").splitlines()
+    exact = float(np.sum(float(np.float32(1 - 1e-5)) ** np.arange(length)))
+    assert len(lines) == 2
+    for dtype, value, of_gradient in (line.split() for line in lines):
+        assert dtype == of_gradient == "float32"
+        assert abs(float(value) - exact) <= eps("float32") * steps(length) * exact
