@@ -293,6 +293,14 @@ def default() -> str:
     return name
 
 
+@functools.cache
+def native() -> bool:
+    """Whether backends may run native kernels; with SSMCORE_NATIVE=0 the references run."""
+    value = os.environ.get("SSMCORE_NATIVE", "1")
+    check_choice("ssmcore", "value of SSMCORE_NATIVE", value, ("0", "1"))
+    return value == "1"
+
+
 def to_numpy(tree: Any) -> Any:
     """Return ``tree`` in NumPy, dtypes unchanged.
 
