@@ -107,9 +107,15 @@ def _starts(p: Any, h: Any, start: Any, *keep: Any, reverse: bool) -> Any:
 
 
 def _chunk_length(shape: tuple[int, ...], width: int) -> int:
-    """Return how many steps a chunk has, a power of two; the whole length if one is enough."""
+    """Return how many steps a chunk has, a power of two; the whole length if one is enough.
+
+    What ``jax.export`` leaves open counts as 1; a length that it leaves open is one chunk.
+    """
     L = shape[-2]
-    steps = math.prod(shape) // width  # of L, if each touches ``width`` numbers
+    if not isinstance(L, int):
+        return L
+    known = math.prod(n for n in shape if isinstance(n, int))
+    steps = known // width  # of L, if each touches ``width`` numbers
     length = max(SHORTEST, 1 << max(1, steps).bit_length() - 1)
     return length if 2 * length <= L else L
 
