@@ -106,7 +106,7 @@ def _starts(p: Any, h: Any, start: Any, *keep: Any, reverse: bool) -> Any:
     return jnp.concatenate(edge, axis=-2)[..., None, :]
 
 
-def _chunk_length(shape: tuple[int, ...], width: int) -> int:
+def _chunk_length(shape: tuple[Any, ...], width: int) -> Any:
     """Return how many steps a chunk has, a power of two; the whole length if one is enough.
 
     What ``jax.export`` leaves open counts as 1; a length that it leaves open is one chunk.
