@@ -94,7 +94,9 @@ class JaxBackend(Backend):
         """Run the recurrence as one ``jax.lax.scan``."""
         import jax
 
-        final, outputs = jax.lax.scan(step, carry, dict(inputs))
+        from ssmcore_jax._varying import varying_alike
+
+        final, outputs = jax.lax.scan(step, *varying_alike((carry, dict(inputs))))
         return final, outputs
 
     def compile(self, fn: Callable[..., Any]) -> Callable[..., Any]:
