@@ -362,11 +362,15 @@ def crash(nodeid: str) -> pytest.TestReport:
 def test_a_test_whose_process_died_is_in_the_report() -> None:
     collector = reporting.Collector()
     collector.pytest_runtest_logreport(crash("x/ssmcore_conformance/test_powers.py::test_a[1]"))
+    collector.pytest_runtest_logreport(crash("test_powers.py::test_b[1]"))
     collector.pytest_runtest_logreport(crash("somebody/test_else.py::test_a"))
-    (row,) = collector.rows()
-    assert row["test"] == "test_powers.py::test_a[1]"
-    assert (row["subject"], row["outcome"]) == ("powers", "failed")
-    assert "crashed" in row["reason"]
+    collector.pytest_runtest_logreport(crash("somebody/test_powers.py::test_a"))
+    collector.pytest_runtest_logreport(crash("test_else.py::test_a"))
+    rows = collector.rows()
+    assert [row["test"] for row in rows] == [f"test_powers.py::test_{x}[1]" for x in "ab"]
+    for row in rows:
+        assert (row["subject"], row["outcome"]) == ("powers", "failed")
+        assert "crashed" in row["reason"]
 
 
 def test_a_report_is_written_wholly_or_not_at_all(

@@ -137,7 +137,6 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def _described(name: str) -> str:
     """Return the backend's version and the settings of its library that change numbers."""
     from ssmcore import backend
-
     from ssmcore._reporting import unusable
 
     why = unusable(name)

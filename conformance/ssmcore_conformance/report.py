@@ -41,7 +41,7 @@ __all__ = ["OUTCOMES", "RECORD", "SCHEMA", "Collector", "merged", "write"]
 
 SCHEMA = "ssmcore-conformance/1"
 RECORD = "ssmcore"
-HERE = Path(__file__).resolve().parent.name
+HERE = Path(__file__).resolve().parent
 OUTCOMES = ("passed", "failed", "xfailed", "skipped")
 BLANK: dict[str, Any] = {
     "subject": "",
@@ -108,7 +108,7 @@ class Collector:
         for nodeid, row in self.tests.items():
             if "test" in row:
                 kept.append(row)
-            elif row["outcome"] == "failed" and f"{HERE}/test_" in nodeid:
+            elif row["outcome"] == "failed" and _of_the_suite(nodeid):
                 test = nodeid.rpartition("/")[2]
                 names = {"subject": test[5:].partition(".py")[0], "property": "did not finish"}
                 kept.append(row | names | {"test": test, "function": test.partition("[")[0]})
@@ -146,6 +146,12 @@ def write(path: Path, report: dict[str, Any]) -> None:
     from ssmcore_conformance.report_html import page
 
     write_text(path, page(report))
+
+
+def _of_the_suite(nodeid: str) -> bool:
+    """Whether an id is of the suite; it begins with the file where that lies in pytest's root."""
+    folder, _, name = nodeid.partition("::")[0].rpartition("/")
+    return folder.rpartition("/")[2] in ("", HERE.name) and (HERE / name).is_file()
 
 
 def _worst(rows: list[list[Any]]) -> list[dict[str, Any]]:
