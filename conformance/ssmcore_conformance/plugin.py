@@ -241,7 +241,8 @@ def pytest_runtest_makereport(
     if not is_ours(item):
         return (yield)
     error = call.excinfo.value if call.excinfo is not None else None
-    if call.when == "call" and isinstance(error, Exception | pytest.fail.Exception):
+    own = hasattr(item, "function")  # a stale entry of a ledger is no test to run again
+    if own and call.when == "call" and isinstance(error, Exception | pytest.fail.Exception):
         explain(item, error)
     if call.when == "teardown":
         attach(item)
