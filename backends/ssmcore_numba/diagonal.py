@@ -1,9 +1,9 @@
 """``diagonal_scan`` of separate channels on the CPU: the states stay in the first cache.
 
 x_t = a x_{t-1} + B u_t, y_t = Re(C x_t) for a, B, C (H, N), real or complex, u (R, L, H), state
-(R, H, N). A job is a block of channels of one row: time runs outside, then the states, and the channels in the inner
-loop, which compiles to vector instructions. What the rounding of a state loses is carried beside
-it: where a is near 1 it is the same at every step, and would add up.
+(R, H, N). A job is a block of channels of one row: time runs outside, then the states, and the
+channels in the inner loop, which compiles to vector instructions. What the rounding of a state
+loses is carried beside it: where a is near 1 it is the same at every step, and would add up.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def plant(mutant: Mutant, target: Path) -> None:
     file.write_text(changed, encoding="utf-8")
 
 
-REFERENCES = {"SSMCORE_NATIVE": "0"}
+SETTINGS = {"PYTHONDONTWRITEBYTECODE": "1", "SSMCORE_NATIVE": "0"}
 """The faults are planted in the references, which native kernels would stand in for."""
 
 
@@ -69,9 +69,7 @@ def suite(target: Path, tests: Iterable[str], backend: str) -> subprocess.Comple
     return subprocess.run(
         [*command, "--ssm-backend", backend, *nodes],
         cwd=target,
-        env=os.environ
-        | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
-        | REFERENCES,
+        env=os.environ | SETTINGS | {"PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
         timeout=LIMIT,
