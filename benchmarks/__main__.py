@@ -1,0 +1,43 @@
+"""``python -m benchmarks``: run rows of the table."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+
+@app.command()
+def main(
+    row: Annotated[
+        list[str] | None, typer.Option(help="Rows, whole names or parts; repeated. All by default.")
+    ] = None,
+    names: Annotated[bool, typer.Option("--list", help="Print the names of all rows.")] = False,
+    threads: Annotated[int, typer.Option(help="Cores to run on; the bars are for two.")] = 2,
+    seconds: Annotated[float, typer.Option(help="What one side of a row may take.")] = 1.5,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes: does everything run?")] = False,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write all figures.")] = None,
+) -> None:
+    """Time ssmcore beside floors and peers, row by row, and print one table."""
+    _use_cores(threads)
+    from benchmarks import run
+
+    raise typer.Exit(run.main(row or [], names, threads, seconds, quick, json))
+
+
+def _use_cores(count: int) -> None:
+    """Hold every library, loaded after this, to ``count`` threads on as many cores."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = str(count)
+    if hasattr(os, "sched_setaffinity"):
+        allowed = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, allowed[:count])
+
+
+if __name__ == "__main__":
+    sys.exit(app())

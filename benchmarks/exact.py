@@ -1,0 +1,81 @@
+"""The primitives in float64 NumPy, step by step: what errors are measured against."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["linear_scan", "linear_scan_gradient", "selective_scan", "selective_scan_gradient"]
+
+
+def wide(x: np.ndarray) -> np.ndarray:
+    """Return ``x`` in float64 or complex128."""
+    return x.astype(np.complex128 if x.dtype.kind == "c" else np.float64)
+
+
+def linear_scan(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """h_t = a_t h_{t-1} + b_t along axis -2 of a, b (B, L, P)."""
+    h = np.zeros((b.shape[0], b.shape[2]), wide(b[:, :1]).dtype)
+    out = np.empty(b.shape, h.dtype)
+    for t in range(b.shape[1]):
+        h = a[:, t] * h + b[:, t]
+        out[:, t] = h
+    return out
+
+
+def linear_scan_gradient(
+    a: np.ndarray, b: np.ndarray, g: np.ndarray, conjugate: bool
+) -> list[np.ndarray]:
+    """h, da and db for cotangent g; ``conjugate`` is torch's convention, else JAX's."""
+    h = linear_scan(a, b)
+    factor = np.conj if conjugate else np.asarray
+    G = np.empty_like(h)
+    state = np.zeros_like(h[:, 0])
+    for t in reversed(range(b.shape[1])):
+        state = state * (factor(a[:, t + 1]) if t + 1 < b.shape[1] else 0.0) + g[:, t]
+        G[:, t] = state
+    da = np.zeros_like(h)
+    da[:, 1:] = G[:, 1:] * factor(h[:, :-1])
+    return [h, da, G]
+
+
+def selective_scan(
+    u: np.ndarray, delta: np.ndarray, A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray
+) -> np.ndarray:
+    """y of h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t, y_t = C_t h_t + D u_t."""
+    u, delta, A, B, C, D = map(wide, (u, delta, A, B, C, D))
+    h, y = np.zeros((u.shape[0], *A.shape)), np.empty_like(u)
+    for t in range(u.shape[1]):
+        h = np.exp(delta[:, t, :, None] * A) * h
+        h += (delta[:, t] * u[:, t])[..., None] * B[:, t, None, :]
+        y[:, t] = np.einsum("bhn,bn->bh", h, C[:, t]) + D * u[:, t]
+    return y
+
+
+def selective_scan_gradient(
+    u: np.ndarray, delta: np.ndarray, A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray,
+    g: np.ndarray,
+) -> list[np.ndarray]:  # fmt: skip
+    """y and the gradients of u, delta, A, B, C, D for cotangent g."""
+    u, delta, A, B, C, D, g = map(wide, (u, delta, A, B, C, D, g))
+    L = u.shape[1]
+    h = np.zeros((L + 1, u.shape[0], *A.shape))  # h[t + 1] is the state after step t
+    y = np.empty_like(u)
+    for t in range(L):
+        h[t + 1] = np.exp(delta[:, t, :, None] * A) * h[t]
+        h[t + 1] += (delta[:, t] * u[:, t])[..., None] * B[:, t, None, :]
+        y[:, t] = np.einsum("bhn,bn->bh", h[t + 1], C[:, t]) + D * u[:, t]
+    du, ddelta = D * g, np.zeros_like(u)
+    dA, dB, dC = np.zeros_like(A), np.zeros_like(B), np.zeros_like(C)
+    G = np.zeros_like(h[0])
+    for t in reversed(range(L)):
+        G += g[:, t, :, None] * C[:, t, None, :]
+        dC[:, t] = np.einsum("bh,bhn->bn", g[:, t], h[t + 1])
+        drive = np.einsum("bhn,bn->bh", G, B[:, t])
+        du[:, t] += delta[:, t] * drive
+        dB[:, t] = np.einsum("bh,bhn->bn", delta[:, t] * u[:, t], G)
+        a = np.exp(delta[:, t, :, None] * A)
+        decay = G * a * h[t]
+        ddelta[:, t] = u[:, t] * drive + np.einsum("bhn,hn->bh", decay, A)
+        dA += np.einsum("bh,bhn->hn", delta[:, t], decay)
+        G *= a
+    return [y, du, ddelta, dA, dB, dC, np.einsum("blh,blh->h", g, u)]
