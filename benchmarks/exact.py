@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["linear_scan", "linear_scan_gradient", "selective_scan", "selective_scan_gradient"]
+__all__ = [
+    "diagonal_channels",
+    "diagonal_kernel",
+    "diagonal_scan",
+    "dplr_kernel",
+    "linear_scan",
+    "linear_scan_gradient",
+    "selective_scan",
+    "selective_scan_gradient",
+    "wide",
+]
 
 
 def wide(x: np.ndarray) -> np.ndarray:
@@ -79,3 +89,51 @@ def selective_scan_gradient(
         dA += np.einsum("bh,bhn->hn", delta[:, t], decay)
         G *= a
     return [y, du, ddelta, dA, dB, dC, np.einsum("blh,blh->h", g, u)]
+
+
+def diagonal_kernel(a: np.ndarray, coefficients: np.ndarray, length: int) -> np.ndarray:
+    """K (L, H), K_l = Re(sum_n c_n exp(l log a_n)), a channel at a time."""
+    log_a, c, steps = np.log(wide(a)), wide(coefficients), np.arange(length)
+    K = np.zeros((length, a.shape[0]))
+    for h in range(a.shape[0]):
+        for n in range(a.shape[1]):
+            K[:, h] += (c[h, n] * np.exp(log_a[h, n] * steps)).real
+    return K
+
+
+def dplr_kernel(
+    dt: np.ndarray, Lambda: np.ndarray, P: np.ndarray, B: np.ndarray, C: np.ndarray, length: int
+) -> np.ndarray:
+    """K (L, H) of A = diag(Lambda) - P P^*, bilinear, by the dense recurrence on all states."""
+    lam, p, b, c = (np.concatenate((wide(x), wide(x).conj()), -1) for x in (Lambda, P[0], B, C))
+    A = lam[:, :, None] * np.eye(lam.shape[1]) - p[:, :, None] * p[:, None, :].conj()
+    half = 0.5 * wide(dt)[:, None, None] * A
+    eye = np.eye(lam.shape[1])
+    A_bar = np.linalg.solve(eye - half, eye + half)
+    x = np.linalg.solve(eye - half, wide(dt)[:, None, None] * b[:, :, None])
+    K = np.empty((length, lam.shape[0]))
+    for step in range(length):
+        K[step] = np.einsum("hn,hnk->h", c, x).real
+        x = A_bar @ x
+    return K
+
+
+def diagonal_scan(a: np.ndarray, B: np.ndarray, C: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """y of x_t = a x_{t-1} + B u_t, y_t = Re(C x_t), for a (P)."""
+    a, B, C, u = map(wide, (a, B, C, u))
+    x, y = np.zeros((u.shape[0], a.shape[0]), np.complex128), np.empty_like(u)
+    for t in range(u.shape[1]):
+        x = a * x + u[:, t] @ B.T
+        y[:, t] = (x @ C.T).real
+    return y
+
+
+def diagonal_channels(
+    a: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray, u: np.ndarray
+) -> np.ndarray:
+    """y of H separate systems, a, B, C (H, N): y_t = 2 Re(sum_n C_n x_n) + D u_t."""
+    x, y = np.zeros((u.shape[0], *a.shape), np.complex128), np.empty(u.shape)
+    for t in range(u.shape[1]):
+        x = a * x + B * wide(u[:, t, :, None])
+        y[:, t] = 2 * np.einsum("hn,bhn->bh", C, x).real + D * u[:, t]
+    return y

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["add", "exp"]
+__all__ = ["add", "exp", "matmul"]
 
 BLOCK = 2**16  # floats that stay in the second-level caches of two cores
 
@@ -38,3 +38,14 @@ def exp(shape: tuple[int, ...]) -> dict[str, Callable[[], Any]]:
             torch.exp(block, out=out)
 
     return {"exp": call}
+
+
+def matmul(rows: int, inner: int, columns: int) -> dict[str, Callable[[], Any]]:
+    """Two ``torch.matmul`` s: (rows, inner) by (inner, columns), and what comes out by the way back.
+
+    They are what a system with ``columns`` real states costs if its recurrence costs nothing.
+    """
+    import torch
+
+    x, there, back = torch.ones(rows, inner), torch.ones(inner, columns), torch.ones(columns, inner)
+    return {"matmul": lambda: (x @ there) @ back}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks.rows import linear, selective
+from benchmarks.rows import diagonal, kernels, layers, linear, selective
 from benchmarks.work import Row
 
 __all__ = ["ROWS"]
 
-ROWS: dict[str, Row] = {row.name: row for module in (linear, selective) for row in module.ROWS}
+MODULES = (linear, selective, kernels, diagonal, layers)
+ROWS: dict[str, Row] = {row.name: row for module in MODULES for row in module.ROWS}
