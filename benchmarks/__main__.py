@@ -15,19 +15,39 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 @app.command()
 def main(
     row: Annotated[
-        list[str] | None, typer.Option(help="Rows, whole names or parts; repeated. All by default.")
+        list[str] | None,
+        typer.Option(help="Rows and curves, whole names or parts of them; repeated. All if none."),
     ] = None,
-    names: Annotated[bool, typer.Option("--list", help="Print the names of all rows.")] = False,
+    gpu: Annotated[bool, typer.Option("--gpu", help="All rows of the GPU instead.")] = False,
+    names: Annotated[bool, typer.Option("--list", help="Print the names and stop.")] = False,
     threads: Annotated[int, typer.Option(help="Cores to run on; the bars are for two.")] = 2,
     seconds: Annotated[float, typer.Option(help="What one side of a row may take.")] = 1.5,
-    quick: Annotated[bool, typer.Option("--quick", help="Small sizes: does everything run?")] = False,
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write all figures.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small sizes and single calls: does everything run?")
+    ] = False,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write all figures to FILE.")
+    ] = None,
 ) -> None:
-    """Time ssmcore beside floors and peers, row by row, and print one table."""
+    """Time ssmcore beside floors and peers, row by row, and print one table.
+
+    Exit code 0 when all bars hold, 1 when one does not or a row fails, 2 for input that makes no
+    sense. docs/benchmarks.md says how figures are taken.
+    """
     _use_cores(threads)
     from benchmarks import run
 
-    raise typer.Exit(run.main(row or [], names, threads, seconds, quick, json))
+    raise typer.Exit(
+        run.main(
+            row or [],
+            gpu=gpu,
+            names=names,
+            threads=threads,
+            seconds=seconds,
+            quick=quick,
+            path=json,
+        )
+    )
 
 
 def _use_cores(count: int) -> None:

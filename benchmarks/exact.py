@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from benchmarks.work import Numbers
+
 __all__ = [
     "diagonal_channels",
     "diagonal_kernel",
@@ -17,12 +19,12 @@ __all__ = [
 ]
 
 
-def wide(x: np.ndarray) -> np.ndarray:
+def wide(x: Numbers) -> Numbers:
     """Return ``x`` in float64 or complex128."""
     return x.astype(np.complex128 if x.dtype.kind == "c" else np.float64)
 
 
-def linear_scan(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def linear_scan(a: Numbers, b: Numbers) -> Numbers:
     """h_t = a_t h_{t-1} + b_t along axis -2 of a, b (B, L, P)."""
     h = np.zeros((b.shape[0], b.shape[2]), wide(b[:, :1]).dtype)
     out = np.empty(b.shape, h.dtype)
@@ -32,9 +34,7 @@ def linear_scan(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return out
 
 
-def linear_scan_gradient(
-    a: np.ndarray, b: np.ndarray, g: np.ndarray, conjugate: bool
-) -> list[np.ndarray]:
+def linear_scan_gradient(a: Numbers, b: Numbers, g: Numbers, conjugate: bool) -> list[Numbers]:
     """h, da and db for cotangent g; ``conjugate`` is torch's convention, else JAX's."""
     h = linear_scan(a, b)
     factor = np.conj if conjugate else np.asarray
@@ -49,8 +49,8 @@ def linear_scan_gradient(
 
 
 def selective_scan(
-    u: np.ndarray, delta: np.ndarray, A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray
-) -> np.ndarray:
+    u: Numbers, delta: Numbers, A: Numbers, B: Numbers, C: Numbers, D: Numbers
+) -> Numbers:
     """y of h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t, y_t = C_t h_t + D u_t."""
     u, delta, A, B, C, D = map(wide, (u, delta, A, B, C, D))
     h, y = np.zeros((u.shape[0], *A.shape)), np.empty_like(u)
@@ -62,9 +62,9 @@ def selective_scan(
 
 
 def selective_scan_gradient(
-    u: np.ndarray, delta: np.ndarray, A: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray,
-    g: np.ndarray,
-) -> list[np.ndarray]:  # fmt: skip
+    u: Numbers, delta: Numbers, A: Numbers, B: Numbers, C: Numbers, D: Numbers,
+    g: Numbers,
+) -> list[Numbers]:  # fmt: skip
     """y and the gradients of u, delta, A, B, C, D for cotangent g."""
     u, delta, A, B, C, D, g = map(wide, (u, delta, A, B, C, D, g))
     L = u.shape[1]
@@ -91,7 +91,7 @@ def selective_scan_gradient(
     return [y, du, ddelta, dA, dB, dC, np.einsum("blh,blh->h", g, u)]
 
 
-def diagonal_kernel(a: np.ndarray, coefficients: np.ndarray, length: int) -> np.ndarray:
+def diagonal_kernel(a: Numbers, coefficients: Numbers, length: int) -> Numbers:
     """K (L, H), K_l = Re(sum_n c_n exp(l log a_n)), a channel at a time."""
     log_a, c, steps = np.log(wide(a)), wide(coefficients), np.arange(length)
     K = np.zeros((length, a.shape[0]))
@@ -102,8 +102,8 @@ def diagonal_kernel(a: np.ndarray, coefficients: np.ndarray, length: int) -> np.
 
 
 def dplr_kernel(
-    dt: np.ndarray, Lambda: np.ndarray, P: np.ndarray, B: np.ndarray, C: np.ndarray, length: int
-) -> np.ndarray:
+    dt: Numbers, Lambda: Numbers, P: Numbers, B: Numbers, C: Numbers, length: int
+) -> Numbers:
     """K (L, H) of A = diag(Lambda) - P P^*, bilinear, by the dense recurrence on all states."""
     lam, p, b, c = (np.concatenate((wide(x), wide(x).conj()), -1) for x in (Lambda, P[0], B, C))
     A = lam[:, :, None] * np.eye(lam.shape[1]) - p[:, :, None] * p[:, None, :].conj()
@@ -118,7 +118,7 @@ def dplr_kernel(
     return K
 
 
-def diagonal_scan(a: np.ndarray, B: np.ndarray, C: np.ndarray, u: np.ndarray) -> np.ndarray:
+def diagonal_scan(a: Numbers, B: Numbers, C: Numbers, u: Numbers) -> Numbers:
     """y of x_t = a x_{t-1} + B u_t, y_t = Re(C x_t), for a (P)."""
     a, B, C, u = map(wide, (a, B, C, u))
     x, y = np.zeros((u.shape[0], a.shape[0]), np.complex128), np.empty_like(u)
@@ -128,9 +128,7 @@ def diagonal_scan(a: np.ndarray, B: np.ndarray, C: np.ndarray, u: np.ndarray) ->
     return y
 
 
-def diagonal_channels(
-    a: np.ndarray, B: np.ndarray, C: np.ndarray, D: np.ndarray, u: np.ndarray
-) -> np.ndarray:
+def diagonal_channels(a: Numbers, B: Numbers, C: Numbers, D: Numbers, u: Numbers) -> Numbers:
     """y of H separate systems, a, B, C (H, N): y_t = 2 Re(sum_n C_n x_n) + D u_t."""
     x, y = np.zeros((u.shape[0], *a.shape), np.complex128), np.empty(u.shape)
     for t in range(u.shape[1]):

@@ -7,18 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.peers import need
+from benchmarks.work import Numbers
+
 __all__ = ["add", "exp", "matmul"]
 
 BLOCK = 2**16  # floats that stay in the second-level caches of two cores
 
 
-def add(a: np.ndarray, b: np.ndarray) -> dict[str, Callable[[], Any]]:
+def add(a: Numbers, b: Numbers) -> dict[str, Callable[[], Any]]:
     """One ``torch.add`` over arrays of the size of ``a`` and ``b``, the bandwidth floor.
 
     "add" makes a new array for its result, as every primitive does; "add_ready" writes into one
     that is there, which no function that returns an array can.
     """
-    import torch
+    torch = need("torch")
 
     x, y = (torch.from_numpy(np.ascontiguousarray(v).reshape(-1).view(np.float32)) for v in (a, b))
     ready = torch.empty_like(x)
@@ -27,7 +30,7 @@ def add(a: np.ndarray, b: np.ndarray) -> dict[str, Callable[[], Any]]:
 
 def exp(shape: tuple[int, ...]) -> dict[str, Callable[[], Any]]:
     """``torch.exp`` of as many numbers as (B, L, H, N) has, a cache-sized block at a time."""
-    import torch
+    torch = need("torch")
 
     block = torch.linspace(-1.0, 0.0, BLOCK)
     out = torch.empty_like(block)
@@ -41,11 +44,11 @@ def exp(shape: tuple[int, ...]) -> dict[str, Callable[[], Any]]:
 
 
 def matmul(rows: int, inner: int, columns: int) -> dict[str, Callable[[], Any]]:
-    """Two ``torch.matmul`` s: (rows, inner) by (inner, columns), and what comes out by the way back.
+    """Two ``torch.matmul``: (rows, inner) by (inner, columns), and back to (rows, inner).
 
     They are what a system with ``columns`` real states costs if its recurrence costs nothing.
     """
-    import torch
+    torch = need("torch")
 
     x, there, back = torch.ones(rows, inner), torch.ones(inner, columns), torch.ones(columns, inner)
     return {"matmul": lambda: (x @ there) @ back}

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
+from benchmarks.work import Numbers
 from ssmcore import backend
 
 __all__ = ["CPU", "GPU", "Library", "library"]
@@ -23,11 +22,11 @@ class Library:
         self.owner = backend.load(name.removesuffix("-cuda"))
         self.device: Any = None
 
-    def arrays(self, values: Sequence[np.ndarray]) -> list[Any]:
+    def arrays(self, values: Sequence[Numbers]) -> list[Any]:
         """Return copies of ``values`` in this library."""
         return [self.owner.from_numpy(x, self.device) for x in values]
 
-    def numpy(self, results: Any) -> list[np.ndarray]:
+    def numpy(self, results: Any) -> list[Numbers]:
         """Return what a call returned as NumPy arrays."""
         return [self.owner.to_numpy(x) for x in _listed(results)]
 

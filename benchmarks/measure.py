@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.work import Bar, MissingPeer, Row, Work
+from benchmarks.work import Bar, MissingPeerError, Numbers, Row, Work
 from ssmcore.bench import memory
 from ssmcore.bench.timing import Times, first_call, interleave, ratio
 
@@ -81,7 +81,7 @@ def _beside(times: Mapping[str, Times], name: str) -> dict[str, Any]:
 
 
 def _peers(
-    work: Work, wanted: Sequence[np.ndarray], progress: Progress
+    work: Work, wanted: Sequence[Numbers], progress: Progress
 ) -> tuple[dict[str, Callable[[], Any]], dict[str, dict[str, Any]]]:
     """Return the calls of the peers that give the same answer, and what was found of each peer."""
     calls: dict[str, Callable[[], Any]] = {}
@@ -91,7 +91,7 @@ def _peers(
         try:
             call = peer.prepare()
             result, first = first_call(call)
-        except MissingPeer as missing:
+        except MissingPeerError as missing:
             report[name] = {"status": "missing", "why": str(missing)}
             continue
         gaps = [_gap(x, y) for x, y in zip(peer.numpy(result), wanted, strict=True)]
@@ -106,7 +106,7 @@ def _peers(
     return calls, report
 
 
-def _gap(found: np.ndarray, wanted: np.ndarray) -> float:
+def _gap(found: Numbers, wanted: Numbers) -> float:
     """Return |found - wanted| / |wanted| in the 2-norm; inf where shapes or numbers are wrong."""
     if found.shape != wanted.shape:
         return math.inf

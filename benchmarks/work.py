@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["Bar", "MissingPeer", "Peer", "Row", "Work"]
+__all__ = ["Bar", "MissingPeerError", "Numbers", "Peer", "Row", "Work"]
+
+Numbers: TypeAlias = NDArray[Any]
 
 
-class MissingPeer(Exception):
+class MissingPeerError(Exception):
     """A peer cannot be run here: why, and what to do."""
 
 
@@ -39,12 +41,12 @@ class Peer:
 
     Attributes
     ----------
-    prepare : returns the call, or raises MissingPeer
+    prepare : returns the call, or raises MissingPeerError
     numpy : turns what the call returns into arrays as ours gives them
     """
 
     prepare: Callable[[], Callable[[], Any]]
-    numpy: Callable[[Any], list[np.ndarray]]
+    numpy: Callable[[Any], list[Numbers]]
 
 
 @dataclass
@@ -63,8 +65,8 @@ class Work:
     """
 
     ours: Callable[[], Any]
-    numpy: Callable[[Any], list[np.ndarray]]
-    exact: Callable[[], Sequence[np.ndarray]]
+    numpy: Callable[[Any], list[Numbers]]
+    exact: Callable[[], Sequence[Numbers]]
     tolerances: Sequence[float]
     floors: dict[str, Callable[[], Any]] = field(default_factory=dict)
     peers: dict[str, Peer] = field(default_factory=dict)
@@ -86,4 +88,3 @@ class Row:
     library: str
     build: Callable[[bool], Work]
     bars: tuple[Bar, ...]
-    needs: tuple[str, ...] = ()

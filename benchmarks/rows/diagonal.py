@@ -11,7 +11,7 @@ import ssmcore as ssm
 from benchmarks import exact, floors
 from benchmarks.libraries import library
 from benchmarks.peers import diagonal, need
-from benchmarks.work import Bar, Peer, Row, Work
+from benchmarks.work import Bar, Numbers, Peer, Row, Work
 from ssmcore.verify import tolerance
 
 __all__ = ["ROWS", "work"]
@@ -21,16 +21,17 @@ QUICK = (2, 64, 16, 16)
 SMALLEST, LARGEST = 0.9, 0.999
 
 
-def draw(shape: tuple[int, ...]) -> list[np.ndarray]:
+def draw(shape: tuple[int, ...]) -> list[Numbers]:
     """Return a, B, C, u: LRU's ring of eigenvalues, inputs normalised as there."""
     batch, length, channels, states = shape
     rng = np.random.default_rng(0)
     size = rng.uniform(SMALLEST, LARGEST, states)
     a = size * np.exp(1j * rng.uniform(0, 2 * np.pi, states))
 
-    def weights(rows: int, columns: int) -> np.ndarray:
+    def weights(rows: int, columns: int) -> Numbers:
         z = rng.standard_normal((rows, columns)) + 1j * rng.standard_normal((rows, columns))
-        return z / np.sqrt(2 * columns)
+        scaled: Numbers = z / np.sqrt(2 * columns)
+        return scaled
 
     B = np.sqrt(1 - size[:, None] ** 2) * weights(states, channels)
     u = rng.standard_normal((batch, length, channels), np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import ssmcore as ssm
 from benchmarks import exact, floors
 from benchmarks.libraries import Library, library
 from benchmarks.peers import kernels
-from benchmarks.work import Bar, Peer, Row, Work
+from benchmarks.work import Bar, Numbers, Peer, Row, Work
 from ssmcore.verify import tolerance
 
 __all__ = ["ROWS", "auto_work", "work"]
@@ -24,7 +25,7 @@ LONGEST_LOOP = 1024  # steps that mode "recurrence" is waited for where it is a 
 MODES = ("recurrence", "scan", "convolution")
 
 
-def draw(shape: tuple[int, ...]) -> tuple[Any, dict[str, np.ndarray], np.ndarray]:
+def draw(shape: tuple[int, ...]) -> tuple[Any, dict[str, Numbers], Numbers]:
     """Return an S4D layer, its parameters and an input."""
     batch, length, channels, states = shape
     layer = ssm.S4D(d_model=channels, d_state=states)
@@ -32,7 +33,7 @@ def draw(shape: tuple[int, ...]) -> tuple[Any, dict[str, np.ndarray], np.ndarray
     return layer, layer.init(0), u
 
 
-def discrete(params: dict[str, np.ndarray]) -> list[np.ndarray]:
+def discrete(params: dict[str, Numbers]) -> list[Numbers]:
     """Return a, B, C, D in float64 by the definition: zoh of each channel."""
     p = {name: exact.wide(x) for name, x in params.items()}
     lam = -np.exp(p["A_log_real"]) + 1j * p["A_imag"]
@@ -50,7 +51,7 @@ def _common(lib: Library, shape: tuple[int, ...]) -> tuple[Any, list[Any], dict[
     system = [a[:CHECKED], B[:CHECKED], C[:CHECKED], D[:CHECKED]]
     return layer, given, {
         "numpy": lambda y: [lib.numpy(y)[0][..., :CHECKED]],
-        "exact": lambda: [exact.diagonal_channels(*system, u[..., :CHECKED])],
+        "exact": lambda: [exact.diagonal_channels(*system, u=u[..., :CHECKED])],
         "tolerances": [tolerance.oracle("float32", steps)],
         "floors": floors.add(u, u),
     }  # fmt: skip
@@ -103,7 +104,7 @@ def auto_work(name: str, shape: tuple[int, ...]) -> Work:
     modes = [mode for mode in MODES if mode not in left_out]
     return Work(
         ours=call("auto"),
-        peers={mode: Peer(lambda mode=mode: call(mode), common["numpy"]) for mode in modes},
+        peers={mode: Peer(functools.partial(call, mode), common["numpy"]) for mode in modes},
         left_out=left_out,
         **common,
     )

@@ -12,7 +12,7 @@ import ssmcore as ssm
 from benchmarks import exact, floors
 from benchmarks.libraries import Library, library
 from benchmarks.peers import scans
-from benchmarks.work import Bar, Peer, Row, Work
+from benchmarks.work import Bar, Numbers, Peer, Row, Work
 from ssmcore.verify import tolerance
 
 __all__ = ["ROWS", "work"]
@@ -29,7 +29,7 @@ LONGEST_LOOP = 65536  # steps that a Python loop of torch or NumPy is waited for
 LONGEST_GRAPH = 4096  # the same where autograd keeps every step
 
 
-def draw(shape: tuple[int, ...], dtype: str) -> list[np.ndarray]:
+def draw(shape: tuple[int, ...], dtype: str) -> list[Numbers]:
     """Return a, b and a cotangent; |a| in [0.9, 0.999]."""
     rng = np.random.default_rng(0)
     size = rng.uniform(SMALLEST, LARGEST, shape).astype(np.float32)

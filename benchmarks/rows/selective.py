@@ -11,7 +11,7 @@ import ssmcore as ssm
 from benchmarks import exact, floors
 from benchmarks.libraries import Library, library
 from benchmarks.peers import selective
-from benchmarks.work import Bar, Peer, Row, Work
+from benchmarks.work import Bar, Numbers, Peer, Row, Work
 from ssmcore.verify import tolerance
 
 __all__ = ["ROWS", "work"]
@@ -26,7 +26,7 @@ ERROR = 3e-7
 LARGEST_STATES = 2**26  # elements of one (B, L, H, N) array that peers may form several of
 
 
-def draw(shape: tuple[int, ...]) -> list[np.ndarray]:
+def draw(shape: tuple[int, ...]) -> list[Numbers]:
     """Return u, delta, A, B, C, D and a cotangent, as Mamba starts."""
     batch, L, H, N = shape
     rng = np.random.default_rng(0)
@@ -84,7 +84,9 @@ def _peers(
         add("lax_scan", selective.lax_scan)
     else:
         torch = library("torch")
-        inputs = given if lib.name == "torch" else torch.arrays([lib.owner.to_numpy(x) for x in given])
+        inputs = (
+            given if lib.name == "torch" else torch.arrays([lib.owner.to_numpy(x) for x in given])
+        )
         if backward:
             left_out["transformers"] = "minutes: autograd keeps every step of its loop"
         else:

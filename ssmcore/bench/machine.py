@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import platform
+from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["cores", "describe", "today"]
+__all__ = ["cores", "describe", "today", "versions"]
 
 
 def describe() -> dict[str, Any]:
@@ -38,6 +41,21 @@ def cores() -> int:
 def today() -> str:
     """Return the date in UTC, ISO 8601."""
     return datetime.datetime.now(datetime.UTC).date().isoformat()
+
+
+def versions(distributions: Iterable[str]) -> dict[str, str]:
+    """Return the version of each of ``distributions`` that is installed.
+
+    Examples
+    --------
+    >>> list(versions(["numpy", "no-such-distribution"]))
+    ['numpy']
+    """
+    found = {}
+    for name in distributions:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _processor() -> str:

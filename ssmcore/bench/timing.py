@@ -110,7 +110,7 @@ def interleave(
     plans = {name: _plan(call, seconds, rounds) for name, call in sides.items()}
     done, turns = 0, sum(plan.rounds for plan in plans.values())
     for index in range(rounds):
-        names = list(sides) if index % 2 == 0 else list(reversed(sides))
+        names = list(sides) if index % 2 == 0 else list(sides)[::-1]
         for name in names:
             plan = plans[name]
             if index >= plan.rounds:
