@@ -94,11 +94,11 @@ def dplr_work(name: str, channels: int, pairs: int, length: int) -> Work:
             functools.partial(kernels.cauchy, length=length), [dt, Lambda, P, B, C_tilde]
         )
 
-    few = [x[:, :CHECKED] if x.ndim == 3 else x[:CHECKED] for x in values]
+    dt, Lambda, P, B, C = (x[:, :CHECKED] if x.ndim == 3 else x[:CHECKED] for x in values)
     return Work(
         ours=lib.forward(functools.partial(ssm.dplr_kernel, length=length), given),
         numpy=lambda K: [lib.numpy(K)[0][:, :CHECKED]],
-        exact=lambda: [exact.dplr_kernel(*few, length=length)],
+        exact=lambda: [exact.dplr_kernel(dt, Lambda, P, B, C, length)],
         tolerances=[tolerance.oracle("float32", steps)],
         floors=floors.add(*[np.zeros(channels * length, np.float32)] * 2),
         peers={"cauchy": Peer(peer, lambda K: [torch.numpy(K)[0][:CHECKED].T])},

@@ -48,10 +48,11 @@ def _common(lib: Library, shape: tuple[int, ...]) -> tuple[Any, list[Any], dict[
     a, B, C, D = discrete(params)
     given = [ssm.move(params, backend=lib.owner.name, device=lib.device), *lib.arrays([u])]
     steps = min(shape[1], 1 / (1 - float(np.abs(a).max())))
-    system = [a[:CHECKED], B[:CHECKED], C[:CHECKED], D[:CHECKED]]
+    a, B, C, D = (x[:CHECKED] for x in (a, B, C, D))
+    few = u[..., :CHECKED]
     return layer, given, {
         "numpy": lambda y: [lib.numpy(y)[0][..., :CHECKED]],
-        "exact": lambda: [exact.diagonal_channels(*system, u=u[..., :CHECKED])],
+        "exact": lambda: [exact.diagonal_channels(a, B, C, D, few)],
         "tolerances": [tolerance.oracle("float32", steps)],
         "floors": floors.add(u, u),
     }  # fmt: skip
@@ -64,9 +65,12 @@ def work(name: str, shape: tuple[int, ...]) -> Work:
     _, params, u = draw(shape)
     a, B, C, D = discrete(params)
     length = shape[1]
-    powers, c = np.exp(np.log(a)).astype(np.complex64), (2 * B * C).astype(np.complex64)
     log_a, fast_a, c_t, D_t, u_t = torch.arrays(
-        [np.log(a).astype(np.complex64), powers, c, D.astype(np.float32), np.swapaxes(u, 1, 2)]
+        [
+            *(x.astype(np.complex64) for x in (np.log(a), a, 2 * B * C)),
+            D.astype(np.float32),
+            np.swapaxes(u, 1, 2),
+        ]
     )
 
     def with_fast_kernel(a: Any, c: Any, D: Any, u: Any) -> Any:
