@@ -28,9 +28,7 @@ class LinearScan(NamedTuple):
     keep: Array | None
 
 
-def linear_scan_form(
-    a: Array, b: Array, initial: Array | None, reset: Array | None
-) -> LinearScan:
+def linear_scan_form(a: Array, b: Array, initial: Array | None, reset: Array | None) -> LinearScan:
     """Return the arguments of ``ssmcore.linear_scan`` by rows; nothing is copied needlessly."""
     xp = arrays.namespace(a, b)
     lead, (L, P) = b.shape[:-2], b.shape[-2:]
