@@ -12,7 +12,7 @@ import torch
 from ssmcore_numba import linear
 
 from ssmcore.primitives.canonical import linear_scan_form
-from ssmcore_torch._ops import define, numpy_view, tensors
+from ssmcore_torch._ops import define, differentiate, numpy_view, tensors
 
 __all__ = ["linear_scan"]
 
@@ -26,8 +26,8 @@ def linear_scan(
     if 0 in b.shape:
         return b
     form = linear_scan_form(a, b, initial, reset)
-    run = _Compiled if torch.compiler.is_compiling() else _Scan
-    h: Tensor = run.apply(*form, reverse)  # type: ignore[no-untyped-call]
+    run = _forward if torch.compiler.is_compiling() else _Scan.apply
+    h: Tensor = run(*form, reverse)
     return h.reshape(b.shape)
 
 
@@ -75,8 +75,21 @@ def _moved(x: Tensor, keep: Tensor | None) -> Tensor:
     return x if keep is None else torch.where(keep[..., None], x, torch.zeros_like(x))
 
 
-class _Compiled(torch.autograd.Function):
-    """The scan for torch.compile, which takes no Function with a rule for tangents."""
+def _save(ctx: Any, inputs: Any, output: Tensor) -> None:
+    a, _, start, keep, ctx.reverse = inputs
+    ctx.save_for_backward(a, output, start, keep)
+
+
+def _fused(ctx: Any, g: Tensor) -> Any:
+    a, h, start, keep = ctx.saved_tensors
+    return (*_backward(a, h, g, start, keep, ctx.reverse), None, None)
+
+
+differentiate("linear_scan", _fused, _save)  # all that torch.compile needs
+
+
+class _Scan(torch.autograd.Function):
+    """The scan with tangents, batches and derivatives of any order, which compiling does not take."""
 
     @staticmethod
     def forward(
@@ -87,28 +100,14 @@ class _Compiled(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        a, _, start, keep, ctx.reverse = inputs
-        ctx.save_for_backward(a, output, start, keep)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Any:
-        a, h, start, keep = ctx.saved_tensors
-        return (*_backward(a, h, g, start, keep, ctx.reverse), None, None)
-
-
-class _Scan(_Compiled):
-    """The scan with tangents, batches and derivatives of any order."""
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        _Compiled.setup_context(ctx, inputs, output)
+        _save(ctx, inputs, output)
         a, _, start, keep, _ = inputs
         ctx.save_for_forward(a, output, start, keep)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         if not torch.is_grad_enabled():
-            return _Compiled.backward(ctx, g)
+            return _fused(ctx, g)
         a, h, start, keep = ctx.saved_tensors
         reverse = ctx.reverse
         G = _cotangent(a, g, start, keep, reverse)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["define", "numpy_view", "tensors"]
+__all__ = ["define", "differentiate", "numpy_view", "tensors"]
 
 _LIBRARY = torch.library.Library("ssmcore", "DEF")
 
@@ -23,6 +23,13 @@ def define(schema: str, fake: Callable[..., Any], cpu: Callable[..., Any]) -> An
     _LIBRARY.impl(name, cpu, "CPU")
     torch.library.register_fake(f"ssmcore::{name}", fake, lib=_LIBRARY)
     return getattr(torch.ops.ssmcore, name)
+
+
+def differentiate(name: str, backward: Callable[..., Any], save: Callable[..., None]) -> None:
+    """Give operator ``name`` the gradient ``backward`` from what ``save`` keeps."""
+    torch.library.register_autograd(
+        f"ssmcore::{name}", backward, setup_context=save, lib=_LIBRARY
+    )
 
 
 def numpy_view(x: torch.Tensor | None) -> np.ndarray[Any, Any] | None:
