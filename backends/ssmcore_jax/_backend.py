@@ -88,6 +88,10 @@ class JaxBackend(Backend):
 
         return jax.lax.stop_gradient(x)
 
+    def wait(self, x: Any) -> Any:
+        """Return ``x.block_until_ready()``."""
+        return x.block_until_ready()
+
     def fold(
         self, step: Callable[..., tuple[Any, Any]], carry: Any, inputs: Mapping[str, Any]
     ) -> tuple[Any, Any]:

@@ -97,6 +97,14 @@ class TorchBackend(Backend):
         """Return ``x.detach()``."""
         return x.detach()
 
+    def wait(self, x: Any) -> Any:
+        """Return ``x`` when all work on its device is done; work on the CPU always is."""
+        import torch
+
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+        return x
+
     def value_and_grad(self, fn: Callable[[Any], Any], tree: Any) -> tuple[Any, Any]:
         """Return ``fn(tree)`` and its gradient by autograd."""
         import torch
