@@ -25,7 +25,7 @@ __all__ = ["diagonal_scan"]
 LANES = 32
 """Channels of one job; the last job of a row leaves some idle."""
 STEPS = 4
-A4, G, O, A, REST, C, X, LOST, SLOTS = 0, 2, 10, 18, 20, 22, 24, 26, 28
+A4, INTO, OUT, A, REST, C, X, LOST, SLOTS = 0, 2, 10, 18, 20, 22, 24, 26, 28
 """Where a^4, a^3 B ... B, C a ... C a^4, a, what a^4 lacks, C, the state and what it lost begin."""
 U, Y, K = 0, 4, 8
 """Where input, output and taps of four steps begin."""
@@ -48,7 +48,9 @@ def diagonal_scan(
     y = np.empty_like(u)
     mask = np.zeros((1, 0), np.bool_) if keep is None else np.ascontiguousarray(keep)
     run(_block, rows * parts, threads, work, taps, u, last, mask, reverse, y)
-    re, im = last.transpose(3, 0, 1, 4, 2).reshape(2, rows, parts * LANES, a.shape[1])[:, :, :channels]
+    re, im = last.transpose(3, 0, 1, 4, 2).reshape(2, rows, parts * LANES, a.shape[1])[
+        :, :, :channels
+    ]
     return y, re + im * 1j if np.iscomplexobj(a) else re
 
 
@@ -144,16 +146,16 @@ def _four(work, now, count):
         w = work[k * SLOTS * LANES : (k + 1) * SLOTS * LANES]
         for c in range(np.uint64(LANES)):
             x_r, x_i = w[_at(X, c)], w[_at(X + 1, c)]
-            now[_at(Y, c)] = _read(w, c, O, x_r, x_i, now[_at(Y, c)])
-            now[_at(Y + 1, c)] = _read(w, c, O + 2, x_r, x_i, now[_at(Y + 1, c)])
-            now[_at(Y + 2, c)] = _read(w, c, O + 4, x_r, x_i, now[_at(Y + 2, c)])
-            now[_at(Y + 3, c)] = _read(w, c, O + 6, x_r, x_i, now[_at(Y + 3, c)])
+            now[_at(Y, c)] = _read(w, c, OUT, x_r, x_i, now[_at(Y, c)])
+            now[_at(Y + 1, c)] = _read(w, c, OUT + 2, x_r, x_i, now[_at(Y + 1, c)])
+            now[_at(Y + 2, c)] = _read(w, c, OUT + 4, x_r, x_i, now[_at(Y + 2, c)])
+            now[_at(Y + 3, c)] = _read(w, c, OUT + 6, x_r, x_i, now[_at(Y + 3, c)])
             u0, u1 = now[_at(U, c)], now[_at(U + 1, c)]
             u2, u3 = now[_at(U + 2, c)], now[_at(U + 3, c)]
-            b_r = fma(w[_at(G + 4, c)], u2, w[_at(G + 6, c)] * u3)
-            b_i = fma(w[_at(G + 5, c)], u2, w[_at(G + 7, c)] * u3)
-            b_r = fma(w[_at(G, c)], u0, fma(w[_at(G + 2, c)], u1, b_r))
-            b_i = fma(w[_at(G + 1, c)], u0, fma(w[_at(G + 3, c)], u1, b_i))
+            b_r = fma(w[_at(INTO + 4, c)], u2, w[_at(INTO + 6, c)] * u3)
+            b_i = fma(w[_at(INTO + 5, c)], u2, w[_at(INTO + 7, c)] * u3)
+            b_r = fma(w[_at(INTO, c)], u0, fma(w[_at(INTO + 2, c)], u1, b_r))
+            b_i = fma(w[_at(INTO + 1, c)], u0, fma(w[_at(INTO + 3, c)], u1, b_i))
             b_r, b_i = _read(w, c, REST, x_r, x_i, b_r), _turned(w, c, REST, x_r, x_i, b_i)
             x_r, x_i, lost_r, lost_i = _moved(w, c, A4, x_r, x_i, b_r, b_i)
             w[_at(X, c)], w[_at(X + 1, c)] = x_r, x_i
@@ -168,7 +170,7 @@ def _one(work, now, count, step):
         w = work[k * SLOTS * LANES : (k + 1) * SLOTS * LANES]
         for c in range(np.uint64(LANES)):
             v = now[_at(U + step, c)]
-            b_r, b_i = w[_at(G + 6, c)] * v, w[_at(G + 7, c)] * v
+            b_r, b_i = w[_at(INTO + 6, c)] * v, w[_at(INTO + 7, c)] * v
             x_r, x_i, lost_r, lost_i = _moved(w, c, A, w[_at(X, c)], w[_at(X + 1, c)], b_r, b_i)
             now[_at(Y + step, c)] = _read(w, c, C, x_r, x_i, now[_at(Y + step, c)])
             w[_at(X, c)], w[_at(X + 1, c)] = x_r, x_i

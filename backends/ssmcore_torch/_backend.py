@@ -77,6 +77,18 @@ class TorchBackend(Backend):
             torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
         )
 
+    def differentiates(self, *given: Any) -> bool:
+        """Whether autograd records ``given``, or torch.compile, torch.func or a dual level may."""
+        import torch
+        from torch.autograd.forward_ad import unpack_dual
+
+        return any(
+            not self.concrete(x)
+            or (torch.is_grad_enabled() and x.requires_grad)
+            or unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
+            for x in given
+        )
+
     def check_values(self, x: Any) -> None:
         """Raise SSMError for sparse, nested and quantised tensors and those on the meta device."""
         import torch
