@@ -10,23 +10,26 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import get_num_threads, njit, prange
 
 from ssmcore_numba.fastmath import add_in_any_order, advance, exp_parts, fma
 
-__all__ = ["STEPS", "WIDTH", "selective_scan", "width_of"]
+__all__ = ["LANES", "STEPS", "inputs", "read_only", "selective_scan"]
 
 Array = Any
 STEPS = 32
 """Steps of a chunk."""
-WIDTH = 32
-"""Channels of a block."""
 LANES = 8
+"""Blocks have a multiple of this width."""
+WIDEST, NARROWEST = 128, 16
 
 
-def width_of(H: int) -> int:
-    """Return the width of a block of channels, filled up to whole vectors."""
-    return min(WIDTH, -(-H // LANES) * LANES)
+def _width(R: int, H: int) -> int:
+    """Return how many channels a block has: many, but no fewer blocks than threads if possible."""
+    width = WIDEST
+    while width > NARROWEST and R * -(-H // width) < 2 * get_num_threads():
+        width //= 2
+    return min(width, -(-H // LANES) * LANES)
 
 
 def selective_scan(
@@ -61,18 +64,25 @@ def selective_scan(
     N = A.shape[1]
     y = np.empty((R, L, H), u.dtype)
     last = np.empty((R, H, N), u.dtype)
-    chunks = -(-L // STEPS) if checkpoints else 0
-    saved = np.empty((R, chunks, N, H), u.dtype)
-    _rows(u, delta, A, B, C, *optional(D, keep, u.dtype), start, width_of(H), y, last, saved)
+    saved = np.empty((R, -(-L // STEPS) if checkpoints else 0, N, H), u.dtype)
+    given = inputs(u, delta, A, B, C, D, start, keep)
+    _rows(*given, _width(R, H), y, last, saved)
     return y, last, saved
 
 
-def optional(D: Array | None, keep: Array | None, dtype: Any) -> tuple[Array, Array]:
-    """Return D and keep, empty arrays for None."""
-    return (
-        np.empty(0, dtype) if D is None else D,
-        np.empty((0, 0), np.bool_) if keep is None else keep,
-    )
+def inputs(*given: Array | None) -> list[Array]:
+    """Return (u, delta, A, B, C, D, start, keep) as the kernels take them; None becomes empty."""
+    u, delta, A, B, C, D, start, keep = given
+    D = np.empty(0, A.dtype) if D is None else D
+    keep = np.empty((0, 0), np.bool_) if keep is None else keep
+    return [read_only(x) for x in (u, delta, A, B, C, D, start, keep)]
+
+
+def read_only(x: Array) -> Array:
+    """Return a contiguous, aligned, read-only array: one type, for which kernels compile once."""
+    view = np.require(x, requirements=["C", "A"]).view()
+    view.flags.writeable = False
+    return view
 
 
 @njit(cache=True, parallel=True, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -83,8 +93,8 @@ def _rows(
     B: Array,
     C: Array,
     D: Array,
-    keep: Array,
     start: Array,
+    keep: Array,
     width: int,
     y: Array,
     last: Array,
@@ -94,7 +104,7 @@ def _rows(
     for job in prange(u.shape[0] * blocks):
         i = job // blocks
         k = job % blocks * width
-        _block(i, k, width, u, delta, A, B, C, D, keep, start, y, last, saved)
+        _block(i, k, width, u, delta, A, B, C, D, start, keep, y, last, saved)
 
 
 @njit(error_model="numpy")  # type: ignore[untyped-decorator]
@@ -108,8 +118,8 @@ def _block(
     B: Array,
     C: Array,
     D: Array,
-    keep: Array,
     start: Array,
+    keep: Array,
     y: Array,
     last: Array,
     saved: Array,

@@ -1,0 +1,278 @@
+"""The derivative of the selective scan on the CPU.
+
+The chunks of ``selective`` in reverse: from the state before a chunk its steps are run again, and
+then back, each of the N states alone. Sums over channels (dB, dC) are taken block by block, over
+rows (dA, dD) row by row, and added at the end: the order depends on shapes, not on threads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+
+from ssmcore_numba.fastmath import add_in_any_order, advance, exp_parts, fma
+from ssmcore_numba.selective import LANES, STEPS, inputs, read_only
+
+__all__ = ["selective_scan_backward"]
+
+Array = Any
+WIDEST, NARROWEST, JOBS = 64, 32, 8
+
+
+def _width(R: int, H: int) -> int:
+    """Return how many channels a block has; sums over channels go by blocks, so threads are out."""
+    width = WIDEST
+    while width > NARROWEST and R * -(-H // width) < JOBS:
+        width //= 2
+    return min(width, -(-H // LANES) * LANES)
+
+
+def selective_scan_backward(
+    u: Array,
+    delta: Array,
+    A: Array,
+    B: Array,
+    C: Array,
+    D: Array | None,
+    keep: Array | None,
+    saved: Array,
+    dy: Array,
+    dlast: Array,
+) -> tuple[Array, Array, Array, Array, Array, Array | None, Array]:
+    """Return du, ddelta, dA, dB, dC, dD (None without D) and dstart.
+
+    With G_t = C_t dy_t + exp(delta_{t+1} A) G_{t+1}: dB_t = sum_H G_t delta_t u_t,
+    dC_t = sum_H h_t dy_t, d(delta_t A) = G_t exp(delta_t A) h_{t-1}.
+
+    Parameters
+    ----------
+    u, delta, A, B, C, D, keep
+        What ``selective_scan`` was given.
+    saved : (R, ceil(L / STEPS), N, H)
+        Its third result.
+    dy : (R, L, H)
+    dlast : (R, H, N)
+        The derivatives with respect to its first two results.
+    """
+    R, L, H = u.shape
+    N = A.shape[1]
+    width = _width(R, H)
+    du, ddelta = np.empty((R, L, H), u.dtype), np.empty((R, L, H), u.dtype)
+    dB, dC = np.empty((2, R, -(-H // width), L, N), u.dtype)
+    dA, dD = np.empty((R, H, N), u.dtype), np.empty((R, H), u.dtype)
+    dstart = np.empty((R, H, N), u.dtype)
+    given = [*inputs(u, delta, A, B, C, D, dlast, keep), read_only(dy), read_only(saved)]
+    _rows(*given, width, du, ddelta, dA, dB, dC, dD, dstart)
+    sums = [_sum(x, 1) for x in (dB, dC)]
+    return du, ddelta, _sum(dA, 0), *sums, None if D is None else _sum(dD, 0), dstart
+
+
+def _sum(x: Array, axis: int) -> Array:
+    if x.shape[axis] == 1:
+        return x.squeeze(axis)
+    return np.sum(x, axis=axis, dtype=np.float64).astype(x.dtype)
+
+
+@njit(cache=True, parallel=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _rows(
+    u: Array,
+    delta: Array,
+    A: Array,
+    B: Array,
+    C: Array,
+    D: Array,
+    dlast: Array,
+    keep: Array,
+    dy: Array,
+    saved: Array,
+    width: int,
+    du: Array,
+    ddelta: Array,
+    dA: Array,
+    dB: Array,
+    dC: Array,
+    dD: Array,
+    dstart: Array,
+) -> None:
+    blocks = dB.shape[1]
+    for job in prange(u.shape[0] * blocks):
+        i = job // blocks
+        at = job % blocks
+        d_parameters = (dA[i], dB[i, at], dC[i, at], dD[i])
+        given = (u[i], delta[i], A, B[i], C[i], D, keep[i : i + 1], dy[i], saved[i], dlast[i])
+        _block(at * width, width, given, du[i], ddelta[i], d_parameters, dstart[i])
+
+
+@njit(error_model="numpy")  # type: ignore[untyped-decorator]
+def _block(
+    lo: int,
+    width: int,
+    given: Any,
+    du: Array,
+    ddelta: Array,
+    d_parameters: Any,
+    dstart: Array,
+) -> None:
+    """Run one row of channels ``lo`` to ``lo + width`` back."""
+    u, delta, A, B, C, D, keep, dy, saved, dlast = given
+    dA, dB, dC, dD = d_parameters
+    L, N = B.shape
+    W = min(width, u.shape[1] - lo)
+    real = u.dtype.type
+    states = np.zeros((5, N, width), u.dtype)
+    poles, G, lost, s_next, m_next = states[0], states[1], states[2], states[3], states[4]
+    sum_A = np.zeros((N, width))
+    sum_D = np.zeros(width)
+    for n in range(N):
+        for k in range(W):
+            poles[n, k] = A[lo + k, n]
+            G[n, k] = dlast[lo + k, n]
+            s_next[n, k] = real(1)
+    tiles = np.zeros((5, STEPS, width), u.dtype)
+    steps_of_one = np.zeros((3, STEPS + 1, width), u.dtype)
+    s, m, moved = steps_of_one[0], steps_of_one[1], steps_of_one[2]
+    rows = np.zeros((3, width), u.dtype)
+    h, h_lost, sum_n = rows[0], rows[1], rows[2]
+    for chunk in range(-(-L // STEPS) - 1, -1, -1):
+        first = chunk * STEPS
+        steps = min(STEPS, L - first)
+        _load(u, delta, dy, first, lo, steps, W, tiles)
+        for n in range(N):
+            for k in range(W):
+                h[k] = saved[chunk, n, lo + k]
+            for k in range(width):
+                h_lost[k] = sum_n[k] = 0
+                s[steps, k], m[steps, k] = s_next[n, k], m_next[n, k]
+            _forth(tiles, poles[n], B, keep, first, steps, n, h, h_lost, s, m, moved, dC)
+            _back(tiles, poles[n], B, C, keep, first, steps, n, s, m, moved, G[n], lost[n], sum_n, dB)
+            for k in range(width):
+                s_next[n, k], m_next[n, k] = s[0, k], m[0, k]
+                sum_A[n, k] += sum_n[k]
+        _store(u, D, tiles, first, lo, steps, W, du, ddelta, sum_D)
+    for k in range(W):
+        dD[lo + k] = sum_D[k]
+        for n in range(N):
+            kept = s_next[n, k] * G[n, k]
+            dA[lo + k, n] = sum_A[n, k]
+            dstart[lo + k, n] = fma(m_next[n, k], kept, kept)
+            if keep.shape[0] and not keep[0, 0]:
+                dstart[lo + k, n] = 0
+
+
+@njit  # type: ignore[untyped-decorator]
+def _load(
+    u: Array, delta: Array, dy: Array, first: int, lo: int, steps: int, W: int, tiles: Array
+) -> None:
+    """Fill tiles with delta, delta u and dy; clear those of the derivatives of the first two."""
+    for t in range(steps):
+        now = slice(lo, lo + W)
+        u_t, delta_t, dy_t = u[first + t, now], delta[first + t, now], dy[first + t, now]
+        for k in range(W):
+            tiles[0, t, k] = delta_t[k]
+            tiles[1, t, k] = delta_t[k] * u_t[k]
+            tiles[2, t, k] = dy_t[k]
+        for k in range(tiles.shape[2]):
+            tiles[3, t, k] = tiles[4, t, k] = 0
+
+
+@njit  # type: ignore[untyped-decorator]
+def _forth(
+    tiles: Array,
+    pole: Array,
+    B: Array,
+    keep: Array,
+    first: int,
+    steps: int,
+    n: int,
+    h: Array,
+    lost: Array,
+    s: Array,
+    m: Array,
+    moved: Array,
+    dC: Array,
+) -> None:
+    """Run a chunk of state n again; keep exp(delta A) = s (1 + m) and exp(delta A) h_{t-1}."""
+    for t in range(steps):
+        if keep.shape[0] and not keep[0, first + t]:
+            for k in range(h.shape[0]):
+                h[k] = lost[k] = 0
+        dt, du, dy = tiles[0, t], tiles[1, t], tiles[2, t]
+        s_t, m_t, moved_t = s[t], m[t], moved[t]
+        b = B[first + t, n]
+        total = B.dtype.type(0)
+        for k in range(h.shape[0]):
+            x, y = exp_parts(dt[k] * pole[k])
+            kept = x * h[k]
+            s_t[k], m_t[k], moved_t[k] = x, y, fma(y, kept, kept)
+            v, lost[k] = advance(x, y, h[k], du[k] * b, lost[k])
+            h[k] = v
+            total = add_in_any_order(total, dy[k] * v)
+        dC[first + t, n] = total
+
+
+@njit  # type: ignore[untyped-decorator]
+def _back(
+    tiles: Array,
+    pole: Array,
+    B: Array,
+    C: Array,
+    keep: Array,
+    first: int,
+    steps: int,
+    n: int,
+    s: Array,
+    m: Array,
+    moved: Array,
+    G: Array,
+    lost: Array,
+    sum_A: Array,
+    dB: Array,
+) -> None:
+    """Run a chunk of state n back: from G after it to G at its first step."""
+    for t in range(steps - 1, -1, -1):
+        after = first + t + 1
+        if keep.shape[0] and after < keep.shape[1] and not keep[0, after]:
+            for k in range(G.shape[0]):
+                G[k] = lost[k] = 0
+        dt, du, dy, d_dt, d_du = tiles[0, t], tiles[1, t], tiles[2, t], tiles[3, t], tiles[4, t]
+        s_t, m_t, moved_t = s[t + 1], m[t + 1], moved[t]
+        b, read = B[first + t, n], C[first + t, n]
+        total = B.dtype.type(0)
+        for k in range(G.shape[0]):
+            g, lost[k] = advance(s_t[k], m_t[k], G[k], dy[k] * read, lost[k])
+            G[k] = g
+            e = g * moved_t[k]
+            d_dt[k] = fma(e, pole[k], d_dt[k])
+            sum_A[k] = fma(e, dt[k], sum_A[k])
+            d_du[k] = fma(g, b, d_du[k])
+            total = add_in_any_order(total, g * du[k])
+        dB[first + t, n] = total
+
+
+@njit  # type: ignore[untyped-decorator]
+def _store(
+    u: Array,
+    D: Array,
+    tiles: Array,
+    first: int,
+    lo: int,
+    steps: int,
+    W: int,
+    du: Array,
+    ddelta: Array,
+    sum_D: Array,
+) -> None:
+    for t in range(steps):
+        now = slice(lo, lo + W)
+        u_t, du_t, ddelta_t = u[first + t, now], du[first + t, now], ddelta[first + t, now]
+        dt, dy, d_dt, d_du = tiles[0, t], tiles[2, t], tiles[3, t], tiles[4, t]
+        for k in range(W):
+            ddelta_t[k] = fma(d_du[k], u_t[k], d_dt[k])
+            du_t[k] = d_du[k] * dt[k]
+            sum_D[k] += dy[k] * u_t[k]
+        if D.shape[0]:
+            D_t = D[lo : lo + W]
+            for k in range(W):
+                du_t[k] = fma(D_t[k], dy[k], du_t[k])
