@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import get_num_threads, njit, prange
 
-from ssmcore_numba.fastmath import add_in_any_order, advance, exp_parts, fma
+from ssmcore_numba.fastmath import LOG2E, add_in_any_order, advance, any_exp2, exp2, fma, largest_exponent
 
 __all__ = ["LANES", "STEPS", "inputs", "read_only", "selective_scan"]
 
@@ -132,8 +132,9 @@ def _block(
     poles, h, c, h_before, c_before = state[0], state[1], state[2], state[3], state[4]
     for k in range(W):
         for n in range(N):
-            poles[n, k] = A[lo + k, n]
+            poles[n, k] = A[lo + k, n] * u.dtype.type(LOG2E)
             h[n, k] = start[i, lo + k, n]
+    most = largest_step(poles)
     tiles = np.zeros((3, STEPS, width), u.dtype)
     dt, du, out = tiles[0], tiles[1], tiles[2]
     for first in range(0, L, STEPS):
@@ -144,12 +145,14 @@ def _block(
                     saved[i, first // STEPS, n, lo + k] = h[n, k]
         copy(h, h_before)
         copy(c, c_before)
-        load(u, delta, D, i, first, lo, steps, W, dt, du, out)
-        _chunk(dt, du, poles, B, C, keep, i, first, steps, h, c, out)
+        if load(u, delta, D, i, first, lo, steps, W, most, dt, du, out):
+            _chunk(exp2, dt, du, poles, B, C, keep, i, first, steps, h, c, out)
+        else:
+            _chunk(any_exp2, dt, du, poles, B, C, keep, i, first, steps, h, c, out)
         if not _store(out, y, i, first, lo, steps, W):
             copy(h_before, h)
             copy(c_before, c)
-            load(u, delta, D, i, first, lo, steps, W, dt, du, out)
+            load(u, delta, D, i, first, lo, steps, W, most, dt, du, out)
             _plain_chunk(dt, du, poles, B, C, keep, i, first, steps, h, c, out)
             _store(out, y, i, first, lo, steps, W)
     for k in range(W):
@@ -165,6 +168,16 @@ def copy(x: Array, out: Array) -> None:
             out[n, k] = x[n, k]
 
 
+@njit(error_model="numpy")  # type: ignore[untyped-decorator]
+def largest_step(poles: Array) -> Any:
+    """Return up to which |delta| every delta times pole is one that ``exp2`` takes."""
+    worst = 0.0
+    for n in range(poles.shape[0]):
+        for k in range(poles.shape[1]):
+            worst = max(worst, abs(poles[n, k])) if poles[n, k] == poles[n, k] else np.inf
+    return poles.dtype.type(largest_exponent(poles) / worst)
+
+
 @njit  # type: ignore[untyped-decorator]
 def load(
     u: Array,
@@ -175,17 +188,20 @@ def load(
     lo: int,
     steps: int,
     W: int,
+    most: float,
     dt: Array,
     du: Array,
     out: Array,
-) -> None:
-    """Fill tiles with delta, delta u and D u (zero without D)."""
+) -> bool:
+    """Fill tiles with delta, delta u and D u (zero without D); tell whether all |delta| < most."""
+    beyond = 0
     for t in range(steps):
         u_t, delta_t = u[i, first + t, lo : lo + W], delta[i, first + t, lo : lo + W]
         dt_t, du_t, out_t = dt[t], du[t], out[t]
         for k in range(W):
             dt_t[k] = delta_t[k]
             du_t[k] = delta_t[k] * u_t[k]
+            beyond += not abs(delta_t[k]) < most
         if D.shape[0]:
             D_t = D[lo : lo + W]
             for k in range(W):
@@ -193,6 +209,7 @@ def load(
         else:
             for k in range(W):
                 out_t[k] = 0
+    return beyond == 0
 
 
 @njit  # type: ignore[untyped-decorator]
@@ -211,6 +228,7 @@ def _store(
 
 @njit  # type: ignore[untyped-decorator]
 def _chunk(
+    power: Any,
     dt: Array,
     du: Array,
     poles: Array,
@@ -236,8 +254,8 @@ def _chunk(
             dt_t, du_t, y_t = dt[t], du[t], y[t]
             b, read = B[i, first + t, n], C[i, first + t, n]
             for k in range(width):
-                s, m = exp_parts(dt_t[k] * pole[k])
-                v, lost[k] = advance(s, m, state[k], du_t[k] * b, lost[k])
+                s, f, q = power(dt_t[k] * pole[k])
+                v, lost[k] = advance(s, f, q, state[k], fma(du_t[k], b, lost[k]))
                 state[k] = v
                 y_t[k] = fma(read, v, y_t[k])
 
@@ -266,7 +284,7 @@ def _plain_chunk(
             for k in range(y.shape[1]):
                 state = zero if restart else h[n, k]
                 w = du[t, k] * b[n] + (zero if restart else c[n, k])
-                a = np.exp(dt[t, k] * poles[n, k])
+                a = np.exp2(dt[t, k] * poles[n, k])
                 v = a * state + w
                 lost = fma(a, state, -v) + w
                 h[n, k] = v
