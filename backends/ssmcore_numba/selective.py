@@ -14,7 +14,7 @@ from numba import get_num_threads, njit, prange
 
 from ssmcore_numba.fastmath import LOG2E, add_in_any_order, advance, any_exp2, exp2, fma, largest_exponent
 
-__all__ = ["LANES", "STEPS", "inputs", "read_only", "selective_scan"]
+__all__ = ["LANES", "STEPS", "inputs", "largest_step", "read_only", "selective_scan"]
 
 Array = Any
 STEPS = 32
@@ -194,14 +194,15 @@ def load(
     out: Array,
 ) -> bool:
     """Fill tiles with delta, delta u and D u (zero without D); tell whether all |delta| < most."""
-    beyond = 0
+    none, one = u.dtype.type(0), u.dtype.type(1)
+    beyond = none
     for t in range(steps):
         u_t, delta_t = u[i, first + t, lo : lo + W], delta[i, first + t, lo : lo + W]
         dt_t, du_t, out_t = dt[t], du[t], out[t]
         for k in range(W):
             dt_t[k] = delta_t[k]
             du_t[k] = delta_t[k] * u_t[k]
-            beyond += not abs(delta_t[k]) < most
+            beyond = add_in_any_order(beyond, none if abs(delta_t[k]) < most else one)
         if D.shape[0]:
             D_t = D[lo : lo + W]
             for k in range(W):

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from ssmcore_numba.fastmath import add_in_any_order, advance, exp_parts, fma
-from ssmcore_numba.selective import LANES, STEPS, inputs, read_only
+from ssmcore_numba.fastmath import LOG2E, add_in_any_order, advance, any_exp2, exp2, fma
+from ssmcore_numba.selective import LANES, STEPS, inputs, largest_step, read_only
 
 __all__ = ["selective_scan_backward"]
 
@@ -122,14 +122,15 @@ def _block(
     W = min(width, u.shape[1] - lo)
     real = u.dtype.type
     states = np.zeros((5, N, width), u.dtype)
-    poles, G, lost, s_next, m_next = states[0], states[1], states[2], states[3], states[4]
+    poles, G, lost, s_0, m_0 = states[0], states[1], states[2], states[3], states[4]
     sum_A = np.zeros((N, width))
     sum_D = np.zeros(width)
     for n in range(N):
         for k in range(W):
-            poles[n, k] = A[lo + k, n]
+            poles[n, k] = A[lo + k, n] * real(LOG2E)
             G[n, k] = dlast[lo + k, n]
-            s_next[n, k] = real(1)
+            s_0[n, k] = real(1)
+    most = largest_step(poles)
     tiles = np.zeros((5, STEPS, width), u.dtype)
     steps_of_one = np.zeros((3, STEPS + 1, width), u.dtype)
     s, m, moved = steps_of_one[0], steps_of_one[1], steps_of_one[2]
@@ -138,34 +139,48 @@ def _block(
     for chunk in range(-(-L // STEPS) - 1, -1, -1):
         first = chunk * STEPS
         steps = min(STEPS, L - first)
-        _load(u, delta, dy, first, lo, steps, W, tiles)
+        usual = _load(u, delta, dy, first, lo, steps, W, most, tiles)
         for n in range(N):
             for k in range(W):
                 h[k] = saved[chunk, n, lo + k]
             for k in range(width):
                 h_lost[k] = sum_n[k] = 0
-                s[steps, k], m[steps, k] = s_next[n, k], m_next[n, k]
-            _forth(tiles, poles[n], B, keep, first, steps, n, h, h_lost, s, m, moved, dC)
-            _back(tiles, poles[n], B, C, keep, first, steps, n, s, m, moved, G[n], lost[n], sum_n, dB)
+                s[steps, k], m[steps, k] = s_0[n, k], m_0[n, k]
+            run = (tiles, poles[n], B, keep, first, steps, n)
+            if usual:
+                _forth(exp2, run, h, h_lost, s, m, moved, dC)
+            else:
+                _forth(any_exp2, run, h, h_lost, s, m, moved, dC)
+            _back(run, C, s, m, moved, G[n], lost[n], sum_n, dB)
             for k in range(width):
-                s_next[n, k], m_next[n, k] = s[0, k], m[0, k]
+                s_0[n, k], m_0[n, k] = s[0, k], m[0, k]
                 sum_A[n, k] += sum_n[k]
         _store(u, D, tiles, first, lo, steps, W, du, ddelta, sum_D)
     for k in range(W):
         dD[lo + k] = sum_D[k]
         for n in range(N):
-            kept = s_next[n, k] * G[n, k]
+            kept = s_0[n, k] * G[n, k]
             dA[lo + k, n] = sum_A[n, k]
-            dstart[lo + k, n] = fma(m_next[n, k], kept, kept)
+            dstart[lo + k, n] = fma(m_0[n, k], kept, kept)
             if keep.shape[0] and not keep[0, 0]:
                 dstart[lo + k, n] = 0
 
 
 @njit  # type: ignore[untyped-decorator]
 def _load(
-    u: Array, delta: Array, dy: Array, first: int, lo: int, steps: int, W: int, tiles: Array
-) -> None:
+    u: Array,
+    delta: Array,
+    dy: Array,
+    first: int,
+    lo: int,
+    steps: int,
+    W: int,
+    most: float,
+    tiles: Array,
+) -> bool:
     """Fill tiles with delta, delta u and dy; clear those of the derivatives of the first two."""
+    none, one = u.dtype.type(0), u.dtype.type(1)
+    beyond = none
     for t in range(steps):
         now = slice(lo, lo + W)
         u_t, delta_t, dy_t = u[first + t, now], delta[first + t, now], dy[first + t, now]
@@ -173,19 +188,16 @@ def _load(
             tiles[0, t, k] = delta_t[k]
             tiles[1, t, k] = delta_t[k] * u_t[k]
             tiles[2, t, k] = dy_t[k]
+            beyond = add_in_any_order(beyond, none if abs(delta_t[k]) < most else one)
         for k in range(tiles.shape[2]):
             tiles[3, t, k] = tiles[4, t, k] = 0
+    return beyond == 0
 
 
 @njit  # type: ignore[untyped-decorator]
 def _forth(
-    tiles: Array,
-    pole: Array,
-    B: Array,
-    keep: Array,
-    first: int,
-    steps: int,
-    n: int,
+    power: Any,
+    run: Any,
     h: Array,
     lost: Array,
     s: Array,
@@ -194,6 +206,8 @@ def _forth(
     dC: Array,
 ) -> None:
     """Run a chunk of state n again; keep exp(delta A) = s (1 + m) and exp(delta A) h_{t-1}."""
+    tiles, pole, B, keep, first, steps, n = run
+    zero, one = B.dtype.type(0), B.dtype.type(1)
     for t in range(steps):
         if keep.shape[0] and not keep[0, first + t]:
             for k in range(h.shape[0]):
@@ -201,12 +215,13 @@ def _forth(
         dt, du, dy = tiles[0, t], tiles[1, t], tiles[2, t]
         s_t, m_t, moved_t = s[t], m[t], moved[t]
         b = B[first + t, n]
-        total = B.dtype.type(0)
+        total = zero
         for k in range(h.shape[0]):
-            x, y = exp_parts(dt[k] * pole[k])
+            x, f, q = power(dt[k] * pole[k])
+            z = f * q
             kept = x * h[k]
-            s_t[k], m_t[k], moved_t[k] = x, y, fma(y, kept, kept)
-            v, lost[k] = advance(x, y, h[k], du[k] * b, lost[k])
+            s_t[k], m_t[k], moved_t[k] = x, z, fma(z, kept, kept)
+            v, lost[k] = advance(x, z, one, h[k], fma(du[k], b, lost[k]))
             h[k] = v
             total = add_in_any_order(total, dy[k] * v)
         dC[first + t, n] = total
@@ -214,14 +229,8 @@ def _forth(
 
 @njit  # type: ignore[untyped-decorator]
 def _back(
-    tiles: Array,
-    pole: Array,
-    B: Array,
+    run: Any,
     C: Array,
-    keep: Array,
-    first: int,
-    steps: int,
-    n: int,
     s: Array,
     m: Array,
     moved: Array,
@@ -231,6 +240,8 @@ def _back(
     dB: Array,
 ) -> None:
     """Run a chunk of state n back: from G after it to G at its first step."""
+    tiles, pole, B, keep, first, steps, n = run
+    zero, one = B.dtype.type(0), B.dtype.type(1)
     for t in range(steps - 1, -1, -1):
         after = first + t + 1
         if keep.shape[0] and after < keep.shape[1] and not keep[0, after]:
@@ -239,9 +250,9 @@ def _back(
         dt, du, dy, d_dt, d_du = tiles[0, t], tiles[1, t], tiles[2, t], tiles[3, t], tiles[4, t]
         s_t, m_t, moved_t = s[t + 1], m[t + 1], moved[t]
         b, read = B[first + t, n], C[first + t, n]
-        total = B.dtype.type(0)
+        total = zero
         for k in range(G.shape[0]):
-            g, lost[k] = advance(s_t[k], m_t[k], G[k], dy[k] * read, lost[k])
+            g, lost[k] = advance(s_t[k], m_t[k], one, G[k], fma(dy[k], read, lost[k]))
             G[k] = g
             e = g * moved_t[k]
             d_dt[k] = fma(e, pole[k], d_dt[k])
@@ -264,12 +275,13 @@ def _store(
     ddelta: Array,
     sum_D: Array,
 ) -> None:
+    unit = u.dtype.type(1 / LOG2E)  # poles are in powers of two
     for t in range(steps):
         now = slice(lo, lo + W)
         u_t, du_t, ddelta_t = u[first + t, now], du[first + t, now], ddelta[first + t, now]
         dt, dy, d_dt, d_du = tiles[0, t], tiles[2, t], tiles[3, t], tiles[4, t]
         for k in range(W):
-            ddelta_t[k] = fma(d_du[k], u_t[k], d_dt[k])
+            ddelta_t[k] = fma(d_du[k], u_t[k], unit * d_dt[k])
             du_t[k] = d_du[k] * dt[k]
             sum_D[k] += dy[k] * u_t[k]
         if D.shape[0]:
