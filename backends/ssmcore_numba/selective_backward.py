@@ -239,21 +239,27 @@ def _back(
     sum_A: Array,
     dB: Array,
 ) -> None:
-    """Run a chunk of state n back: from G after it to G at its first step."""
+    """Run a chunk of state n back: G_t takes the place of s_{t+1}, then all sums of G."""
     tiles, pole, B, keep, first, steps, n = run
     zero, one = B.dtype.type(0), B.dtype.type(1)
-    for t in range(steps - 1, -1, -1):
+    for j in range(steps):
+        t = steps - 1 - j
         after = first + t + 1
         if keep.shape[0] and after < keep.shape[1] and not keep[0, after]:
             for k in range(G.shape[0]):
                 G[k] = lost[k] = 0
-        dt, du, dy, d_dt, d_du = tiles[0, t], tiles[1, t], tiles[2, t], tiles[3, t], tiles[4, t]
-        s_t, m_t, moved_t = s[t + 1], m[t + 1], moved[t]
-        b, read = B[first + t, n], C[first + t, n]
-        total = zero
+        dy, s_t, m_t = tiles[2, t], s[t + 1], m[t + 1]
+        read = C[first + t, n]
         for k in range(G.shape[0]):
             g, lost[k] = advance(s_t[k], m_t[k], one, G[k], fma(dy[k], read, lost[k]))
-            G[k] = g
+            G[k] = s_t[k] = g
+    for t in range(steps):
+        dt, du, d_dt, d_du = tiles[0, t], tiles[1, t], tiles[3, t], tiles[4, t]
+        G_t, moved_t = s[t + 1], moved[t]
+        b = B[first + t, n]
+        total = zero
+        for k in range(G.shape[0]):
+            g = G_t[k]
             e = g * moved_t[k]
             d_dt[k] = fma(e, pole[k], d_dt[k])
             sum_A[k] = fma(e, dt[k], sum_A[k])
