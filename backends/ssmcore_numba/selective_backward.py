@@ -184,13 +184,16 @@ def _load(
     for t in range(steps):
         now = slice(lo, lo + W)
         u_t, delta_t, dy_t = u[first + t, now], delta[first + t, now], dy[first + t, now]
+        dt, du, dy_tile, d_dt, d_du = tiles[0, t], tiles[1, t], tiles[2, t], tiles[3, t], tiles[4, t]
         for k in range(W):
-            tiles[0, t, k] = delta_t[k]
-            tiles[1, t, k] = delta_t[k] * u_t[k]
-            tiles[2, t, k] = dy_t[k]
+            dt[k] = delta_t[k]
             beyond = add_in_any_order(beyond, none if abs(delta_t[k]) < most else one)
-        for k in range(tiles.shape[2]):
-            tiles[3, t, k] = tiles[4, t, k] = 0
+        for k in range(W):
+            du[k] = delta_t[k] * u_t[k]
+        for k in range(W):
+            dy_tile[k] = dy_t[k]
+        for k in range(d_dt.shape[0]):
+            d_dt[k] = d_du[k] = 0
     return beyond == 0
 
 
@@ -288,9 +291,12 @@ def _store(
         dt, dy, d_dt, d_du = tiles[0, t], tiles[2, t], tiles[3, t], tiles[4, t]
         for k in range(W):
             ddelta_t[k] = fma(d_du[k], u_t[k], unit * d_dt[k])
-            du_t[k] = d_du[k] * dt[k]
-            sum_D[k] += dy[k] * u_t[k]
         if D.shape[0]:
-            D_t = D[lo : lo + W]
+            D_t = D[now]
             for k in range(W):
-                du_t[k] = fma(D_t[k], dy[k], du_t[k])
+                du_t[k] = fma(D_t[k], dy[k], d_du[k] * dt[k])
+            for k in range(W):
+                sum_D[k] += dy[k] * u_t[k]
+        else:
+            for k in range(W):
+                du_t[k] = d_du[k] * dt[k]
