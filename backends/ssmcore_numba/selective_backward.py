@@ -18,7 +18,7 @@ from ssmcore_numba.selective import LANES, STEPS, inputs, largest_step, read_onl
 __all__ = ["selective_scan_backward"]
 
 Array = Any
-WIDEST, NARROWEST, JOBS = 64, 32, 8
+WIDEST, NARROWEST, JOBS = 128, 32, 6
 
 
 def _width(R: int, H: int) -> int:
@@ -245,8 +245,9 @@ def _back(
     """Run a chunk of state n back: G_t takes the place of s_{t+1}, then all sums of G."""
     tiles, pole, B, keep, first, steps, n = run
     zero, one = B.dtype.type(0), B.dtype.type(1)
-    for j in range(steps):
-        t = steps - 1 - j
+    order = np.arange(steps)[::-1].copy()  # of rows: LLVM does not vectorise a loop that it sees
+    for j in range(steps):  # descend, for fear that the rows of one turn overlap the next one's
+        t = order[j]
         after = first + t + 1
         if keep.shape[0] and after < keep.shape[1] and not keep[0, after]:
             for k in range(G.shape[0]):

@@ -88,16 +88,19 @@ def test_error_is_that_of_a_rounding_at_the_size_of_mamba(dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", TYPES)
 def test_a_slow_state_with_constant_input_does_not_drift(dtype: str) -> None:
-    """2^16 equal steps: carried plainly in float32, this state errs by 1e-3."""
+    """2^16 equal steps, against b (1 - a^t) / (1 - a); a plain float32 state errs by 1e-3."""
     L = 65536
-    given: Given = dict.fromkeys(("D", "keep"))
     ones = np.ones((1, L, 3), dtype)
-    given |= {"u": ones, "delta": ones * 1e-3, "A": -np.array([[1e-3], [1e-2], [1.0]], dtype)}
-    given |= {"B": ones[..., :1], "C": ones[..., :1], "start": np.zeros((1, 3, 1), dtype)}
-    given = {n: x if x is None else x.astype(dtype) for n, x in given.items()}
-    y, expected = run(given)[0], loop(given)[0]
-    peak = np.max(np.abs(expected), axis=1, keepdims=True)
-    assert np.max(np.abs(y - expected) / peak) <= 4 * np.finfo(dtype).eps
+    A = np.array([[-1e-3], [-1e-2], [-1.0]], dtype)
+    delta = ones * np.asarray(1e-3, dtype)
+    start = np.zeros((1, 3, 1), dtype)
+    one = ones[..., :1]
+    given = dict(zip(NAMES, (ones, delta, A, one, one, None, start, None), strict=True))
+    x = np.float64(delta[0, 0, 0]) * A[:, 0].astype(np.float64)
+    t = np.arange(1, L + 1)[:, None]
+    expected = np.float64(delta[0, 0, 0]) * np.expm1(t * x) / np.expm1(x)
+    error = np.abs(run(given)[0][0] - expected) / np.max(expected, axis=0)
+    assert np.max(error) <= 4 * np.finfo(dtype).eps
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -145,12 +148,13 @@ def test_states_overflow_as_ieee_says(dtype: str) -> None:
 def test_nothing_crosses_a_restart(bad: float) -> None:
     given = problem((2, 70, 9, 3), "float32")
     given["keep"][:] = np.arange(70) != 40
-    clean = run(given)[0]
+    clean, size = loop(given)[0], loop(moduli(given))[0]
     for name in ("u", "B", "C"):
         given[name][:, 10:40] = bad
     given["start"][:] = bad
-    assert np.array_equal(run(given)[0][:, 40:], clean[:, 40:])
-    assert not np.any(np.isfinite(run(given)[0][:, 10:40]))
+    y = run(given)[0]
+    assert not np.any(np.isfinite(y[:, 10:40]))
+    assert np.all(np.abs(y - clean)[:, 40:] <= tolerance(given) * size[:, 40:])
 
 
 def test_any_layout_and_nothing_written() -> None:
