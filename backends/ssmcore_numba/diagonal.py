@@ -4,7 +4,7 @@ x_t = a x_{t-1} + B u_t, y_t = Re(C x_t) for a, B, C (H, N), real or complex, u 
 (R, H, N). Four steps are taken at once, with k_m = Re(sum_n C a^m B):
 
     x_{t+4} = a^4 x_t + a^3 B u_t + a^2 B u_{t+1} + a B u_{t+2} + B u_{t+3}
-    y_{t+j} = Re(C a^{j+1} x_t) + k_j u_t + ... + k_0 u_{t+j}          (x_t before, y_t after step t)
+    y_{t+j} = Re(C a^{j+1} x_t) + k_j u_t + ... + k_0 u_{t+j}      (x_t before step t)
 
 A job is a block of channels of one row: time runs outside, then the states, and the channels in
 the inner loop, which compiles to vector instructions. What the rounding of a state loses is carried

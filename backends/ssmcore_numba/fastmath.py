@@ -25,7 +25,7 @@ DOUBLE = 1.5 * 2**52 + 1023
 Array = Any
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def fma(typing: Any, x: Any, y: Any, z: Any) -> Any:
     """Return x y + z, rounded once."""
 
@@ -35,10 +35,12 @@ def fma(typing: Any, x: Any, y: Any, z: Any) -> Any:
     return x(x, x, x), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _power_of_two(typing: Any, t: Any) -> Any:
     """Return the number whose exponent bits are the lowest bits of ``t``, and nothing else."""
-    bits, shift, real = (32, 23, ir.FloatType()) if t == types.float32 else (64, 52, ir.DoubleType())
+    bits, shift, real = (
+        (32, 23, ir.FloatType()) if t == types.float32 else (64, 52, ir.DoubleType())
+    )
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         whole = ir.IntType(bits)
@@ -48,17 +50,17 @@ def _power_of_two(typing: Any, t: Any) -> Any:
     return t(t), generate
 
 
-@njit(fastmath={"reassoc"})  # type: ignore[untyped-decorator]
+@njit(fastmath={"reassoc"})
 def add_in_any_order(x: Any, y: Any) -> Any:
     """Return x + y; a sum of these goes by the lanes of a vector, in the same order every time."""
     return x + y
 
 
 def exp2(x: Any) -> tuple[Any, Any, Any]:
-    """Return (s, f, q) with 2^x = s (1 + f q), s a power of two, |f| <= 1/2; |x| <= ``largest_exponent``.
+    """Return (s, f, q) with 2^x = s (1 + f q), s a power of two, for |x| <= ``largest_exponent``.
 
-    s f q is 2^x - 1 to a few roundings near x = 0, and exactly 0 there. The polynomials q are
-    minimax, within 3.3e-9 and 3.9e-18 of 2^f.
+    |f| <= 1/2. s f q is 2^x - 1 to a few roundings near x = 0, and exactly 0 there. The minimax
+    polynomials q leave 3.3e-9 and 3.9e-18 of 2^f.
     """
     raise NotImplementedError
 
@@ -93,12 +95,12 @@ def _double(x: Any) -> Any:
     return _power_of_two(t), f, q
 
 
-@overload(exp2)  # type: ignore[untyped-decorator]
+@overload(exp2)
 def _exp2(x: Any) -> Callable[[Any], Any] | None:
     return {types.float32: _single, types.float64: _double}.get(x)
 
 
-@njit  # type: ignore[untyped-decorator]
+@njit
 def largest_exponent(like: Array) -> float:
     """Return up to which |x| ``exp2`` takes numbers of the type of ``like``."""
     return 126.0 if like.itemsize == 4 else 1022.0
@@ -110,24 +112,24 @@ def any_exp2(x: Any) -> tuple[Any, Any, Any]:
 
 
 def _any_single(x: Any) -> Any:
-    x = LOW if LOW > x else x  # NaN stays
-    return exp2(HIGH if HIGH < x else x)
+    x = LOW if x < LOW else x  # NaN stays
+    return exp2(HIGH if x > HIGH else x)
 
 
 LOW, HIGH = np.float32(-127), np.float32(128.25)
 
 
 def _any_double(x: Any) -> Any:
-    x = x if not x < -1023.0 else -1023.0
-    return exp2(x if not x > 1024.25 else 1024.25)
+    x = -1023.0 if x < -1023.0 else x
+    return exp2(1024.25 if x > 1024.25 else x)
 
 
-@overload(any_exp2)  # type: ignore[untyped-decorator]
+@overload(any_exp2)
 def _any_exp2(x: Any) -> Callable[[Any], Any] | None:
     return {types.float32: _any_single, types.float64: _any_double}.get(x)
 
 
-@njit  # type: ignore[untyped-decorator]
+@njit
 def advance(s: Any, f: Any, q: Any, h: Any, b: Any) -> tuple[Any, Any]:
     """Return the state s (1 + f q) h + b and what its rounding lost, to be part of the next b.
 

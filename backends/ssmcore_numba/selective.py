@@ -10,9 +10,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import get_num_threads, njit, prange
+from numba import njit
 
-from ssmcore_numba.fastmath import LOG2E, add_in_any_order, advance, any_exp2, exp2, fma, largest_exponent
+from ssmcore_numba._jobs import kernel, run
+from ssmcore_numba.fastmath import (
+    LOG2E,
+    add_in_any_order,
+    advance,
+    any_exp2,
+    exp2,
+    fma,
+    largest_exponent,
+)
 
 __all__ = ["LANES", "STEPS", "inputs", "largest_step", "read_only", "selective_scan"]
 
@@ -24,10 +33,10 @@ LANES = 8
 WIDEST, NARROWEST = 128, 16
 
 
-def _width(R: int, H: int) -> int:
+def _width(R: int, H: int, threads: int) -> int:
     """Return how many channels a block has: many, but no fewer blocks than threads if possible."""
     width = WIDEST
-    while width > NARROWEST and R * -(-H // width) < 2 * get_num_threads():
+    while width > NARROWEST and R * -(-H // width) < 2 * threads:
         width //= 2
     return min(width, -(-H // LANES) * LANES)
 
@@ -42,6 +51,8 @@ def selective_scan(
     start: Array,
     keep: Array | None,
     checkpoints: bool,
+    *,
+    threads: int,
 ) -> tuple[Array, Array, Array]:
     """Return y, the last state and the states before every chunk of ``STEPS`` steps.
 
@@ -59,6 +70,8 @@ def selective_scan(
     checkpoints : bool
         Whether to return the states that the derivative asks for, (R, ceil(L / STEPS), N, H);
         their second axis is empty otherwise.
+    threads : int
+        Up to so many; the result is the same bit for bit.
     """
     R, L, H = u.shape
     N = A.shape[1]
@@ -66,11 +79,12 @@ def selective_scan(
     last = np.empty((R, H, N), u.dtype)
     saved = np.empty((R, -(-L // STEPS) if checkpoints else 0, N, H), u.dtype)
     given = inputs(u, delta, A, B, C, D, start, keep)
-    _rows(*given, _width(R, H), y, last, saved)
+    width = _width(R, H, threads)
+    run(_rows, R * -(-H // width), threads, *given, width, y, last, saved)
     return y, last, saved
 
 
-def inputs(*given: Array | None) -> list[Array]:
+def inputs(*given: Array) -> list[Array]:
     """Return (u, delta, A, B, C, D, start, keep) as the kernels take them; None becomes empty."""
     u, delta, A, B, C, D, start, keep = given
     D = np.empty(0, A.dtype) if D is None else D
@@ -85,8 +99,10 @@ def read_only(x: Array) -> Array:
     return view
 
 
-@njit(cache=True, parallel=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@kernel
 def _rows(
+    job: int,
+    end: int,
     u: Array,
     delta: Array,
     A: Array,
@@ -101,13 +117,13 @@ def _rows(
     saved: Array,
 ) -> None:
     blocks = -(-u.shape[2] // width)
-    for job in prange(u.shape[0] * blocks):
-        i = job // blocks
-        k = job % blocks * width
+    for at in range(job, end):
+        i = at // blocks
+        k = at % blocks * width
         _block(i, k, width, u, delta, A, B, C, D, start, keep, y, last, saved)
 
 
-@njit(error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(error_model="numpy")
 def _block(
     i: int,
     lo: int,
@@ -160,7 +176,7 @@ def _block(
             last[i, lo + k, n] = h[n, k]
 
 
-@njit  # type: ignore[untyped-decorator]
+@njit
 def copy(x: Array, out: Array) -> None:
     """Copy a tile."""
     for n in range(x.shape[0]):
@@ -168,7 +184,7 @@ def copy(x: Array, out: Array) -> None:
             out[n, k] = x[n, k]
 
 
-@njit(error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(error_model="numpy")
 def largest_step(poles: Array) -> Any:
     """Return up to which |delta| every delta times pole is one that ``exp2`` takes."""
     worst = 0.0
@@ -178,7 +194,7 @@ def largest_step(poles: Array) -> Any:
     return poles.dtype.type(largest_exponent(poles) / worst)
 
 
-@njit  # type: ignore[untyped-decorator]
+@njit
 def load(
     u: Array,
     delta: Array,
@@ -210,10 +226,10 @@ def load(
         else:
             for k in range(W):
                 out_t[k] = 0
-    return beyond == 0
+    return bool(beyond == 0)
 
 
-@njit  # type: ignore[untyped-decorator]
+@njit
 def _store(x: Array, out: Array, i: int, first: int, lo: int, steps: int, W: int) -> bool:
     """Copy a tile into ``out`` and tell whether it is finite."""
     worst = x.dtype.type(0)
@@ -222,10 +238,10 @@ def _store(x: Array, out: Array, i: int, first: int, lo: int, steps: int, W: int
         for k in range(W):
             out_t[k] = x_t[k]
             worst = add_in_any_order(worst, x_t[k] * x.dtype.type(0))
-    return worst == 0
+    return bool(worst == 0)
 
 
-@njit  # type: ignore[untyped-decorator]
+@njit
 def _chunk(
     power: Any,
     dt: Array,
@@ -259,7 +275,7 @@ def _chunk(
                 y_t[k] = fma(read, v, y_t[k])
 
 
-@njit(error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(error_model="numpy")
 def _plain_chunk(
     dt: Array,
     du: Array,

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
+from ssmcore_numba._jobs import kernel, run
 from ssmcore_numba.fastmath import LOG2E, add_in_any_order, advance, any_exp2, exp2, fma
 from ssmcore_numba.selective import LANES, STEPS, inputs, largest_step, read_only
 
@@ -40,6 +41,8 @@ def selective_scan_backward(
     saved: Array,
     dy: Array,
     dlast: Array,
+    *,
+    threads: int,
 ) -> tuple[Array, Array, Array, Array, Array, Array | None, Array]:
     """Return du, ddelta, dA, dB, dC, dD (None without D) and dstart.
 
@@ -55,6 +58,8 @@ def selective_scan_backward(
     dy : (R, L, H)
     dlast : (R, H, N)
         The derivatives with respect to its first two results.
+    threads : int
+        Up to so many; the result is the same bit for bit.
     """
     R, L, H = u.shape
     N = A.shape[1]
@@ -64,7 +69,8 @@ def selective_scan_backward(
     dA, dD = np.empty((R, H, N), u.dtype), np.empty((R, H), u.dtype)
     dstart = np.empty((R, H, N), u.dtype)
     given = [*inputs(u, delta, A, B, C, D, dlast, keep), read_only(dy), read_only(saved)]
-    _rows(*given, width, du, ddelta, dA, dB, dC, dD, dstart)
+    results = (du, ddelta, dA, dB, dC, dD, dstart)
+    run(_rows, R * dB.shape[1], threads, *given, width, *results)
     sums = [_sum(x, 1) for x in (dB, dC)]
     return du, ddelta, _sum(dA, 0), *sums, None if D is None else _sum(dD, 0), dstart
 
@@ -75,8 +81,10 @@ def _sum(x: Array, axis: int) -> Array:
     return np.sum(x, axis=axis, dtype=np.float64).astype(x.dtype)
 
 
-@njit(cache=True, parallel=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@kernel
 def _rows(
+    first: int,
+    last: int,
     u: Array,
     delta: Array,
     A: Array,
@@ -97,7 +105,7 @@ def _rows(
     dstart: Array,
 ) -> None:
     blocks = dB.shape[1]
-    for job in prange(u.shape[0] * blocks):
+    for job in range(first, last):
         i = job // blocks
         at = job % blocks
         d_parameters = (dA[i], dB[i, at], dC[i, at], dD[i])
@@ -105,7 +113,7 @@ def _rows(
         _block(at * width, width, given, du[i], ddelta[i], d_parameters, dstart[i])
 
 
-@njit(error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(error_model="numpy")
 def _block(
     lo: int,
     width: int,
@@ -166,7 +174,7 @@ def _block(
                 dstart[lo + k, n] = 0
 
 
-@njit  # type: ignore[untyped-decorator]
+@njit
 def _load(
     u: Array,
     delta: Array,
@@ -184,7 +192,13 @@ def _load(
     for t in range(steps):
         now = slice(lo, lo + W)
         u_t, delta_t, dy_t = u[first + t, now], delta[first + t, now], dy[first + t, now]
-        dt, du, dy_tile, d_dt, d_du = tiles[0, t], tiles[1, t], tiles[2, t], tiles[3, t], tiles[4, t]
+        dt, du, dy_tile, d_dt, d_du = (
+            tiles[0, t],
+            tiles[1, t],
+            tiles[2, t],
+            tiles[3, t],
+            tiles[4, t],
+        )
         for k in range(W):
             dt[k] = delta_t[k]
             beyond = add_in_any_order(beyond, none if abs(delta_t[k]) < most else one)
@@ -194,10 +208,10 @@ def _load(
             dy_tile[k] = dy_t[k]
         for k in range(d_dt.shape[0]):
             d_dt[k] = d_du[k] = 0
-    return beyond == 0
+    return bool(beyond == 0)
 
 
-@njit  # type: ignore[untyped-decorator]
+@njit
 def _forth(
     power: Any,
     run: Any,
@@ -230,7 +244,7 @@ def _forth(
         dC[first + t, n] = total
 
 
-@njit  # type: ignore[untyped-decorator]
+@njit
 def _back(
     run: Any,
     C: Array,
@@ -272,7 +286,7 @@ def _back(
         dB[first + t, n] = total
 
 
-@njit  # type: ignore[untyped-decorator]
+@njit
 def _store(
     u: Array,
     D: Array,

@@ -24,8 +24,13 @@ def _native() -> Mapping[str, Callable[..., Any]]:
         return {}
     from ssmcore_torch._diagonal import diagonal_scan
     from ssmcore_torch._linear import linear_scan
+    from ssmcore_torch._selective import selective_scan
 
-    return {"linear_scan": linear_scan, "diagonal_scan": diagonal_scan}
+    return {
+        "linear_scan": linear_scan,
+        "diagonal_scan": diagonal_scan,
+        "selective_scan": selective_scan,
+    }
 
 
 class TorchBackend(Backend):

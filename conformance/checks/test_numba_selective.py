@@ -9,8 +9,6 @@ import pytest
 
 pytest.importorskip("numba")
 
-import numba
-from ssmcore_numba import selective
 from ssmcore_numba.selective import STEPS, selective_scan
 from ssmcore_numba.selective_backward import selective_scan_backward
 
@@ -48,14 +46,15 @@ def loop(given: Given) -> tuple[Any, Any]:
         return y if D is None else y + D * u, h
 
 
-def run(given: Given, checkpoints: bool = False) -> tuple[Any, ...]:
-    return selective_scan(*(given[name] for name in NAMES), checkpoints)
+def run(given: Given, checkpoints: bool = False, threads: int = 2) -> tuple[Any, ...]:
+    u, delta, A, B, C, D, start, keep = (given[name] for name in NAMES)
+    return selective_scan(u, delta, A, B, C, D, start, keep, checkpoints, threads=threads)
 
 
 def tolerance(given: Given) -> float:
     """Relative to the scan of moduli: one rounding of exp, input, output and sums a step kept."""
     roundings = 8 + given["A"].shape[1] + 2 * float(np.nanmax(np.abs(given["A"]))) * 8
-    return roundings * float(np.finfo(given["u"].dtype).eps)
+    return float(roundings * np.finfo(given["u"].dtype).eps)
 
 
 def moduli(given: Given) -> Given:
@@ -107,8 +106,8 @@ def test_a_slow_state_with_constant_input_does_not_drift(dtype: str) -> None:
 def test_every_exponent(dtype: str) -> None:
     """One step from 1 is exp(delta A): zero, tiny, the whole range, beyond it, infinite, NaN."""
     info = np.finfo(dtype)
-    ends = np.log([info.tiny, info.max]).astype(np.float64)
-    exponents = np.linspace(*ends, 4001)[1:-1]
+    low, high = np.log(float(info.tiny)), np.log(float(info.max))
+    exponents = np.linspace(low, high, 4001)[1:-1]
     small = np.concatenate([[0.0], np.logspace(-30, -1, 500), -np.logspace(-30, -1, 500)])
     x = np.concatenate([exponents, small]).astype(dtype)
     got = _exponentials(x)
@@ -162,7 +161,8 @@ def test_any_layout_and_nothing_written() -> None:
     expected = run(given)
     for x in given.values():
         x.flags.writeable = False
-    for turn in (np.asfortranarray, lambda x: np.repeat(x, 2, axis=-1)[..., ::2]):
+    turns: list[Any] = [np.asfortranarray, lambda x: np.repeat(x, 2, axis=-1)[..., ::2]]
+    for turn in turns:
         for got, value in zip(run({n: turn(x) for n, x in given.items()}), expected, strict=True):
             assert np.array_equal(got, value)
 
@@ -170,22 +170,18 @@ def test_any_layout_and_nothing_written() -> None:
 @pytest.mark.parametrize("dtype", TYPES)
 def test_same_bits_whatever_the_number_of_threads(dtype: str) -> None:
     given = problem((1, 70, 150, 4), dtype)
-    used = numba.get_num_threads()
     results = []
-    try:
-        for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
-            numba.set_num_threads(threads)
-            y, last, saved = run(given, True)
-            results.append((y, last, saved, *_gradient(given, saved, y, last)))
-    finally:
-        numba.set_num_threads(used)
-    for one, two in zip(*results, strict=True):
-        assert np.array_equal(one, two)
+    for threads in (1, 2, 5):
+        y, last, saved = run(given, True, threads)
+        results.append((y, last, saved, *gradient(given, saved, y, last, threads)))
+    for values in zip(*results, strict=True):
+        assert all(np.array_equal(values[0], x) for x in values)
 
 
-def _gradient(given: Given, saved: Any, dy: Any, dlast: Any) -> tuple[Any, ...]:
-    names = [n for n in NAMES if n != "start"]
-    return selective_scan_backward(*(given[n] for n in names), saved, dy, dlast)
+def gradient(given: Given, saved: Any, dy: Any, dlast: Any, threads: int = 2) -> tuple[Any, ...]:
+    u, delta, A, B, C, D, _, keep = (given[name] for name in NAMES)
+    given_back = (u, delta, A, B, C, D, keep, saved, dy, dlast)
+    return selective_scan_backward(*given_back, threads=threads)
 
 
 def autograd(given: Given, dy: Any, dlast: Any) -> list[Any]:
@@ -216,7 +212,7 @@ def test_derivatives(shape: tuple[int, ...], dtype: str) -> None:
         y, last, saved = run(given, True)
         dy, dlast = (rng.standard_normal(x.shape).astype(dtype) for x in (y, last))
         expected = autograd(given, dy, dlast)
-        got = [g for g in _gradient(given, saved, dy, dlast) if g is not None]
+        got = [g for g in gradient(given, saved, dy, dlast) if g is not None]
         sizes = autograd(moduli(given), np.abs(dy), np.abs(dlast))
         eps = 8 * tolerance(given)
         for name, g, value, size in zip(NAMES, got, expected, sizes, strict=False):
@@ -233,12 +229,7 @@ def test_derivatives_do_not_drift_either() -> None:
     A, start = np.full((1, 1), pole), np.ones((1, 1, 1), np.float32)
     given = dict(zip(NAMES, (0 * ones, ones, A, ones, ones, None, start, None), strict=True))
     _, last, saved = run(given, True)
-    grads = _gradient(given, saved, ones, 0 * last)
+    grads = gradient(given, saved, ones, 0 * last)
     a = np.exp(np.float64(pole) * np.arange(1, L + 1))
     for got, exact in ((grads[6], a.sum()), (grads[2], (a * np.arange(1, L + 1)).sum())):
         assert abs(float(got.item()) / exact - 1) <= 8 * np.finfo(np.float32).eps
-
-
-def test_the_blocks_of_a_wide_problem_are_many() -> None:
-    assert selective._width(1, 768) <= 128
-    assert selective._width(1, 3) == 8
