@@ -70,38 +70,49 @@ def _carried(a: Any, h: Any, keep: tuple[Any, ...]) -> Any:
     return jnp.where(keep[0], moved, jnp.zeros_like(moved)) if keep else moved
 
 
-def _step(x: Any, a: Any, b: Any, keep: tuple[Any, ...], after: bool) -> tuple[Any, Any]:
-    """Return (x_{t+1}, h_t) from x_t."""
-    if after:
-        h = x + b
-        return _carried(a, h, keep), h
-    h = _carried(a, x, keep) + b
-    return h, h
+def _repeat(first: int, T: int, reverse: bool, step: Any, carry: Any) -> Any:
+    """Return the carry after ``step(t, carry)`` for all t from the ``first`` step on.
 
-
-def _repeat(T: int, reverse: bool, step: Any, carry: Any) -> Any:
-    """Return the carry after ``step(t, carry)`` for all t, which never count as negative."""
-    end = jnp.uint32(T)
+    The index has no sign, so that it never counts from the end.
+    """
+    one, end = jnp.uint32(1), jnp.uint32(T)
 
     def body(now: tuple[Any, Any]) -> tuple[Any, Any]:
         i, carry = now
-        return i + jnp.uint32(1), step(end - jnp.uint32(1) - i if reverse else i, carry)
+        return i + one, step(end - one - i if reverse else i, carry)
 
-    return lax.while_loop(lambda now: now[0] < end, body, (jnp.uint32(0), carry))[1]
+    return lax.while_loop(lambda now: now[0] < end, body, (jnp.uint32(first), carry))[1]
 
 
-def _loop(
-    a: Any, b: Any, start: Any, *keep: Any, reverse: bool, after: bool
-) -> tuple[Any, Any]:
-    """Return all h and the last x, step by step: a, b, keep (..., T, P), start (..., 1, P)."""
+def _moved(a: Any, x: Any, keep: tuple[Any, ...], t: Any) -> Any:
+    """Return a_t x, zero where the state restarts at t."""
+    return _carried(_at(a, t), x, tuple(_at(k, t) for k in keep))
+
+
+def _loop(a: Any, b: Any, start: Any, *keep: Any, reverse: bool, after: bool) -> tuple[Any, Any]:
+    """Return all h and the last x, step by step: a, b, keep (..., T, P), start (..., 1, P).
+
+    ``after``: h_t = a_{t-1} h_{t-1} + b_t is the same loop, but for its ends.
+    """
+    T = b.shape[-2]
+    back = jnp.uint32(0) if not after else jnp.uint32(1)
+    x, out = arrays.widen(start), jnp.zeros_like(b)
+
+    def put(out: Any, h: Any, t: Any) -> Any:
+        return lax.dynamic_update_slice_in_dim(out, h.astype(b.dtype), t, -2)
 
     def step(t: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
         x, out = carry
-        x, h = _step(x, _at(a, t), _at(b, t), tuple(_at(k, t) for k in keep), after)
-        return x, lax.dynamic_update_slice_in_dim(out, h.astype(b.dtype), t, -2)
+        h = _moved(a, x, keep, t + back if reverse else t - back) + _at(b, t)
+        return h, put(out, h, t)
 
-    x, out = _repeat(b.shape[-2], reverse, step, (arrays.widen(start), jnp.zeros_like(b)))
-    return out, x
+    if not after:
+        x, out = _repeat(0, T, reverse, step, (x, out))
+        return out, x
+    first, final = (T - 1, 0) if reverse else (0, T - 1)
+    h = x + _at(b, first)
+    h, out = _repeat(1, T, reverse, step, (h, put(out, h, first)))
+    return out, _moved(a, h, keep, final)
 
 
 def _last(a: Any, b: Any, *keep: Any, reverse: bool, after: bool) -> tuple[Any, Any, Any]:
@@ -111,12 +122,14 @@ def _last(a: Any, b: Any, *keep: Any, reverse: bool, after: bool) -> tuple[Any, 
 
     def step(t: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
         p, x = carry
-        now = _at(a, t)
-        x, _ = _step(x, now, _at(b, t), tuple(_at(k, t) for k in keep), after)
-        return (p if constant else p * now), x
+        if after:
+            x = _moved(a, x + _at(b, t), keep, t)
+        else:
+            x = _moved(a, x, keep, t) + _at(b, t)
+        return (p if constant else p * _at(a, t)), x
 
     p = arrays.widen(jnp.ones((*a.shape[:-2], 1, a.shape[-1]), a.dtype))
-    p, x = _repeat(T, reverse, step, (p, arrays.widen(jnp.zeros_like(b[..., :1, :]))))
+    p, x = _repeat(0, T, reverse, step, (p, arrays.widen(jnp.zeros_like(b[..., :1, :]))))
     if constant:
         p = powers.squares(arrays.widen(a), T.bit_length())[T.bit_length() - 1]
     return p, x, tuple(jnp.all(k, axis=-2, keepdims=True) for k in keep)
