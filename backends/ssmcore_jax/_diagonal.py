@@ -16,7 +16,7 @@ from ssmcore_jax._scan import scan_with_last
 
 __all__ = ["diagonal_scan"]
 
-NUMBERS = 1 << 16
+NUMBERS = 1 << 15
 """Numbers that the states of a chunk have, about: they stay in the cache."""
 SHORTEST = 32
 """Steps a chunk has at least: as many times less memory do the states before the chunks take."""

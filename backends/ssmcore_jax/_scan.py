@@ -122,10 +122,8 @@ def _last(a: Any, b: Any, *keep: Any, reverse: bool, after: bool) -> tuple[Any, 
 
     def step(t: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
         p, x = carry
-        if after:
-            x = _moved(a, x + _at(b, t), keep, t)
-        else:
-            x = _moved(a, x, keep, t) + _at(b, t)
+        now = _at(b, t)
+        x = _moved(a, x + now, keep, t) if after else _moved(a, x, keep, t) + now
         return (p if constant else p * _at(a, t)), x
 
     p = arrays.widen(jnp.ones((*a.shape[:-2], 1, a.shape[-1]), a.dtype))
@@ -257,7 +255,7 @@ def _transpose(
     """The cotangent of b_t is G_t of the scan the other way round, that of x_0 its last x."""
     if all(type(ct) is ad.Zero for ct in cts):
         return [None] * (3 + len(keep))
-    g, last = (ad.instantiate_zeros(ct) for ct in cts)
+    g, last = (jnp.zeros(ct.aval.shape, ct.aval.dtype) if type(ct) is ad.Zero else ct for ct in cts)
     G, dstart = _scan_p.bind(a, g, last, *keep, reverse=not reverse, after=not after)
     return [
         None,
