@@ -249,13 +249,17 @@ def _jvp(primals: Any, tangents: Any, *, reverse: bool, after: bool) -> tuple[An
     return out, [dh, dx + (moved[..., :1, :] if reverse else moved[..., -1:, :])]
 
 
+def _instantiated(ct: Any) -> Any:
+    return jnp.zeros(ct.aval.shape, ct.aval.dtype) if type(ct) is ad.Zero else ct
+
+
 def _transpose(
     cts: Any, a: Any, b: Any, start: Any, *keep: Any, reverse: bool, after: bool
 ) -> list[Any]:
     """The cotangent of b_t is G_t of the scan the other way round, that of x_0 its last x."""
     if all(type(ct) is ad.Zero for ct in cts):
         return [None] * (3 + len(keep))
-    g, last = (jnp.zeros(ct.aval.shape, ct.aval.dtype) if type(ct) is ad.Zero else ct for ct in cts)
+    g, last = map(_instantiated, cts)
     G, dstart = _scan_p.bind(a, g, last, *keep, reverse=not reverse, after=not after)
     return [
         None,
