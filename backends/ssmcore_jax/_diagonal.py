@@ -6,6 +6,7 @@ numbers as pairs of blocks (re, im), the states by ``linear_scan``, the outputs 
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ NUMBERS = 1 << 15
 """Numbers that the states of a chunk have, about: they stay in the cache."""
 SHORTEST = 32
 """Steps a chunk has at least: as many times less memory do the states before the chunks take."""
+_matmul = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
 
 
 def diagonal_scan(
@@ -54,10 +56,10 @@ def _mixing(a: Any, B: Any, C: Any, reverse: bool) -> Chunk:
     out = jnp.concatenate((C.real, -C.imag), axis=1).T if two else C.T
 
     def chunk(h: Any, now: Inputs) -> tuple[Any, Any]:
-        b = now["u"] @ into
+        b = _matmul(now["u"], into)
         b = lax.complex(b[..., :P], b[..., P:]) if two else b
         x, last = scan_with_last(a, b, h, reset=now.get("reset"), reverse=reverse)
-        return last, (jnp.concatenate((x.real, x.imag), axis=-1) if two else x) @ out
+        return last, _matmul(jnp.concatenate((x.real, x.imag), axis=-1) if two else x, out)
 
     return chunk
 

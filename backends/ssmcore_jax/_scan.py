@@ -250,7 +250,10 @@ def _jvp(primals: Any, tangents: Any, *, reverse: bool, after: bool) -> tuple[An
 
 
 def _instantiated(ct: Any) -> Any:
-    return jnp.zeros(ct.aval.shape, ct.aval.dtype) if type(ct) is ad.Zero else ct
+    if type(ct) is not ad.Zero:
+        return ct
+    aval: Any = ct.aval
+    return jnp.zeros(aval.shape, aval.dtype)
 
 
 def _transpose(

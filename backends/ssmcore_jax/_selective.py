@@ -7,9 +7,11 @@ that all cores take part.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax.numpy as jnp
+from jax import lax
 
 from ssmcore_jax._chunks import Inputs, in_chunks, rows
 from ssmcore_jax._scan import scan_with_last
@@ -20,6 +22,7 @@ NUMBERS = 1 << 17
 """Numbers that one array of a chunk has, about: XLA shares the work from there on."""
 SHORTEST = 16
 """Steps a chunk has at least: as many times less memory do the states before the chunks take."""
+_product = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
 
 
 def selective_scan(
@@ -57,12 +60,14 @@ def selective_scan(
 
 
 def _chunk(A: Any, h: Any, now: Inputs) -> tuple[Any, Any]:
-    """Return the state (H, N) of a row after a chunk and its outputs C_t h_t (T, H)."""
+    """Return the state (H, N) of a row after a chunk and its outputs C_t h_t (T, H).
+
+    Products are written as sums of products, whose derivatives hold no factor as large as they are.
+    """
     u, delta, B, C = (now[name] for name in ("u", "delta", "B", "C"))
     flat = (u.shape[0], A.size)
-    a = jnp.exp(delta[..., None] * A)
-    B = B if B.ndim == 3 else B[:, None, :]
-    b = jnp.broadcast_to((delta * u)[..., None] * B, a.shape).astype(h.dtype)
+    a = jnp.exp(_product("th,hn->thn", delta, A))
+    b = _product("th,thn->thn" if B.ndim == 3 else "th,tn->thn", delta * u, B).astype(h.dtype)
     x, last = scan_with_last(
         jnp.reshape(a, flat),
         jnp.reshape(b, flat),
@@ -70,5 +75,5 @@ def _chunk(A: Any, h: Any, now: Inputs) -> tuple[Any, Any]:
         reset=now.get("reset"),
         reverse=False,
     )
-    y = jnp.einsum("thn,thn->th" if C.ndim == 3 else "thn,tn->th", jnp.reshape(x, a.shape), C)
+    y = _product("thn,thn->th" if C.ndim == 3 else "thn,tn->th", jnp.reshape(x, a.shape), C)
     return jnp.reshape(last, h.shape), 2.0 * jnp.real(y) if jnp.iscomplexobj(A) else y
