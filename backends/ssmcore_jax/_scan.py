@@ -92,26 +92,27 @@ def _moved(a: Any, x: Any, keep: tuple[Any, ...], t: Any) -> Any:
 def _loop(a: Any, b: Any, start: Any, *keep: Any, reverse: bool, after: bool) -> tuple[Any, Any]:
     """Return all h and the last x, step by step: a, b, keep (..., T, P), start (..., 1, P).
 
+    They replace b in a copy of it, which costs no more than zeros and is read and written at once.
     ``after``: h_t = a_{t-1} h_{t-1} + b_t is the same loop, but for its ends.
     """
     T = b.shape[-2]
-    back = jnp.uint32(0) if not after else jnp.uint32(1)
-    x, out = arrays.widen(start), jnp.zeros_like(b)
+    back = jnp.uint32(after)
 
     def put(out: Any, h: Any, t: Any) -> Any:
         return lax.dynamic_update_slice_in_dim(out, h.astype(b.dtype), t, -2)
 
     def step(t: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
         x, out = carry
-        h = _moved(a, x, keep, t + back if reverse else t - back) + _at(b, t)
+        h = _moved(a, x, keep, t + back if reverse else t - back) + _at(out, t)
         return h, put(out, h, t)
 
+    x = arrays.widen(start)
     if not after:
-        x, out = _repeat(0, T, reverse, step, (x, out))
+        x, out = _repeat(0, T, reverse, step, (x, b))
         return out, x
     first, final = (T - 1, 0) if reverse else (0, T - 1)
-    h = x + _at(b, first)
-    h, out = _repeat(1, T, reverse, step, (h, put(out, h, first)))
+    h = x + lax.slice_in_dim(b, first, first + 1, axis=-2)
+    h, out = _repeat(1, T, reverse, step, (h, put(b, h, first)))
     return out, _moved(a, h, keep, final)
 
 
