@@ -31,7 +31,7 @@ from ssmcore import arrays, powers
 
 __all__ = ["linear_scan", "scan_with_last"]
 
-ENOUGH = 1 << 9
+ENOUGH = 1 << 5
 """Numbers that one step of the loop must touch to be worth its start."""
 WIDTHS = {"cpu": 1 << 16, None: 1 << 17}
 """Numbers that a step of all chunks touches, by platform; None is any other one."""
