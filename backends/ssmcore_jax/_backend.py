@@ -28,11 +28,13 @@ def _compiled() -> Mapping[str, Callable[..., Any]]:
     """Return what runs each primitive, compiled as a whole: JAX's own, else the reference."""
     import jax
 
+    from ssmcore_jax._diagonal import diagonal_scan
     from ssmcore_jax._scan import linear_scan
     from ssmcore_jax._selective import selective_scan
 
     own: Mapping[str, Callable[..., Any]] = {
         "linear_scan": linear_scan,
+        "diagonal_scan": diagonal_scan,
         "selective_scan": selective_scan,
     }
     own = own if native() else {}

@@ -1,26 +1,30 @@
-"""``selective_scan`` on JAX: a loop over time that never holds the states of all steps.
+"""``selective_scan`` on JAX: chunk by chunk, so that the states of all steps are never held.
 
-The sequence is cut into chunks. The derivative keeps the state before each chunk and runs the
-chunk again, so that it holds the states of one chunk at a time; JAX derives it, by
-``jax.checkpoint`` around the inner loop.
+Within a chunk the transitions, the drive, the states and the outputs of all steps are computed
+one after the other, each at once: a chunk is so short that they stay in the cache, and so long
+that all cores take part.
 """
 
 from __future__ import annotations
 
-import math
+import functools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
 from ssmcore import arrays
+from ssmcore_jax._chunks import Inputs, in_chunks, rows
+from ssmcore_jax._scan import scan_with_last
 from ssmcore_jax._varying import varying_alike
 
 __all__ = ["selective_scan"]
 
-Now = dict[str, Any]
-"""What changes with time, one step of it or several on the first axis."""
+NUMBERS = 1 << 17
+"""Numbers that one array of a chunk has, about: XLA shares the work from there on."""
+SHORTEST = 16
+"""Steps a chunk has at least: as many times less memory do the states before the chunks take."""
+_product = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
 
 
 def selective_scan(
@@ -36,60 +40,45 @@ def selective_scan(
 ) -> tuple[Any, Any]:
     """See ssmcore.selective_scan."""
     dtype = jnp.result_type(A, B)
-    state = (*u.shape[:-2], *A.shape)
-    h = jnp.zeros(state, dtype) if initial is None else initial.astype(dtype)
+    h = jnp.zeros((*u.shape[:-2], *A.shape), dtype) if initial is None else initial.astype(dtype)
     if 0 in u.shape:
         return jnp.zeros_like(u), h
-    inputs = {"u": _time_first(u, -2), "delta": _time_first(delta, -2)}
+    lead, leading = u.shape[:-2], u.ndim - 2
+    inputs = {"u": u, "delta": delta}
     for name, x in (("B", B), ("C", C)):
         own = x.ndim == u.ndim + 1
-        x = x if own else x[..., None, :]
-        inputs[name] = _time_first(jnp.broadcast_to(x, _with_length(x, u.shape[-2])), -3)
+        inputs[name] = jnp.broadcast_to(x, (*u.shape[:-1], *x.shape[-2:])) if own else x
     if reset is not None:
-        inputs["keep"] = _time_first(~reset, -1)[..., None, None]
+        inputs["reset"] = jnp.broadcast_to(reset, u.shape[:-1])
     A, h, inputs = varying_alike((A, h, inputs))
-    y, h = _chunked(A, arrays.widen(h), inputs)
-    y = jnp.moveaxis(y, 0, -2)
+    y, h = in_chunks(
+        lambda h, now: _chunk(A, h, now),
+        rows(arrays.widen(h), leading),
+        {name: rows(x, leading) for name, x in inputs.items()},
+        numbers=NUMBERS,
+        shortest=SHORTEST,
+    )
+    y, h = jnp.reshape(y, u.shape), jnp.reshape(h, (*lead, *A.shape))
     return (y if D is None else y + D * u), h.astype(dtype)
 
 
-def _with_length(x: Any, length: int) -> tuple[int, ...]:
-    return (*x.shape[:-3], length, *x.shape[-2:])
+def _chunk(A: Any, h: Any, now: Inputs) -> tuple[Any, Any]:
+    """Return the state (H, N) of a row after a chunk and its outputs C_t h_t (T, H).
 
-
-def _time_first(x: Any, axis: int) -> Any:
-    return jnp.moveaxis(x, axis, 0)
-
-
-def _steps(A: Any, h: Any, inputs: Now) -> tuple[Any, Any]:
-    """Return the last state and the outputs C_t h_t (T, ..., H) from state ``h``."""
-    two = 2.0 if jnp.iscomplexobj(A) else 1.0
-    dtype = inputs["u"].dtype
-
-    def step(h: Any, now: Now) -> tuple[Any, Any]:
-        delta = now["delta"][..., None]
-        moved = jnp.exp(arrays.widen(delta) * arrays.widen(A)) * h
-        if "keep" in now:
-            moved = jnp.where(now["keep"], moved, jnp.zeros_like(moved))
-        h = moved + (delta * now["u"][..., None]) * now["B"]
-        return h, (two * jnp.sum(now["C"] * h, axis=-1).real).astype(dtype)
-
-    return lax.scan(step, h, inputs)
-
-
-def _chunked(A: Any, h: Any, inputs: Now) -> tuple[Any, Any]:
-    """Return all outputs and the last state; about sqrt(L) chunks of about sqrt(L) steps."""
-    L = inputs["u"].shape[0]
-    T = max(1, math.isqrt(L))
-    count = L // T
-    chunk = jax.checkpoint(lambda h, now: _steps(A, h, now), prevent_cse=False)
-
-    def cut(x: Any) -> Any:
-        return jnp.reshape(x[: count * T], (count, T, *x.shape[1:]))
-
-    h, y = lax.scan(chunk, h, jax.tree.map(cut, inputs))
-    y = jnp.reshape(y, (count * T, *y.shape[2:]))
-    if count * T < L:
-        h, rest = chunk(h, {name: x[count * T :] for name, x in inputs.items()})
-        y = jnp.concatenate((y, rest), axis=0)
-    return y, h
+    Products are written as sums of products, whose derivatives hold no factor as large as they are.
+    States move by exp(delta_t A) in the widest float.
+    """
+    u, delta, B, C = (now[name] for name in ("u", "delta", "B", "C"))
+    flat = (u.shape[0], A.size)
+    a = jnp.exp(_product("th,hn->thn", arrays.widen(delta), arrays.widen(A)))
+    b = _product("th,thn->thn" if B.ndim == 3 else "th,tn->thn", delta * u, B).astype(h.dtype)
+    x, last = scan_with_last(
+        jnp.reshape(a, flat),
+        jnp.reshape(b, flat),
+        jnp.reshape(h, (A.size,)),
+        reset=now.get("reset"),
+        reverse=False,
+    )
+    y = _product("thn,thn->th" if C.ndim == 3 else "thn,tn->th", jnp.reshape(x, a.shape), C)
+    y = 2.0 * jnp.real(y) if jnp.iscomplexobj(A) else y
+    return jnp.reshape(last, h.shape), y.astype(u.dtype)
