@@ -20,8 +20,9 @@ Inputs = dict[str, Any]
 """What changes with time: arrays (R, L, ...), all of one R and L; (T, ...) of a row's chunk."""
 Chunk = Callable[[Any, Inputs], tuple[Any, Any]]
 """(state of a row, inputs of a chunk) -> (state after it, outputs (T, ...))."""
-ENOUGH = 1 << 12
-"""Numbers that one step should touch: rows with fewer are taken together."""
+ENOUGH = {"cpu": 1 << 12}
+"""Numbers that one step should touch, by platform: rows with fewer are taken together."""
+ELSEWHERE = 1 << 20
 
 
 def rows(x: Any, leading: int) -> Any:
@@ -31,7 +32,7 @@ def rows(x: Any, leading: int) -> Any:
 
 def _group(R: int, width: int) -> int:
     """Return how many of R rows with ``width`` numbers go together: a divisor of R."""
-    most = max(1, ENOUGH // max(1, width))
+    most = max(1, ENOUGH.get(jax.default_backend(), ELSEWHERE) // max(1, width))
     return max(G for G in range(1, min(R, most) + 1) if R % G == 0)
 
 

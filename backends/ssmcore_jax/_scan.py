@@ -32,10 +32,10 @@ from ssmcore_jax._varying import varying_alike
 
 __all__ = ["linear_scan", "scan_with_last"]
 
-ENOUGH = 1 << 5
-"""Numbers that one step of the loop must touch to be worth its start."""
-WIDTHS = {"cpu": 1 << 16, None: 1 << 17}
-"""Numbers that a step of all chunks touches, by platform; None is any other one."""
+Sizes = tuple[int, int]
+SIZES: dict[str | None, Sizes] = {"cpu": (1 << 5, 1 << 16), None: (1 << 17, 1 << 17)}
+"""Numbers that make a step of the loop worth its start, and that a step of all chunks touches
+where they are fewer, by platform; None is any other one."""
 SHORTEST = 32
 """Steps a chunk has at least."""
 
@@ -150,16 +150,16 @@ def _starts(p: Any, x: Any, start: Any, *keep: Any, reverse: bool) -> tuple[Any,
     return _before(ends, arrays.widen(start), reverse)[..., None, :], last
 
 
-def _chunk_length(shape: tuple[Any, ...], width: int) -> Any:
+def _chunk_length(shape: tuple[Any, ...], sizes: Sizes) -> Any:
     """Return how many steps a chunk has, a power of two; the whole length if one is enough.
 
     What ``jax.export`` leaves open counts as 1; a length that it leaves open is one chunk.
     """
-    L = shape[-2]
+    L, (enough, width) = shape[-2], sizes
     if not isinstance(L, int):
         return L
     known = math.prod(n for n in shape if isinstance(n, int))
-    if known >= ENOUGH * L:
+    if known >= enough * L:
         return L
     steps = known // width  # of L, if each touches ``width`` numbers
     length = max(SHORTEST, 1 << max(1, steps).bit_length() - 1)
@@ -175,26 +175,26 @@ def _float64() -> Any:
 
 
 def _lowered(
-    a: Any, b: Any, start: Any, *keep: Any, reverse: bool, after: bool, width: int
+    a: Any, b: Any, start: Any, *keep: Any, reverse: bool, after: bool, sizes: Sizes
 ) -> tuple[Any, Any]:
     """Return all h and the last x, carried in the widest float there is and rounded once each."""
     with _float64():
-        h, x = _scan(a, b, start, *keep, reverse=reverse, after=after, width=width)
+        h, x = _scan(a, b, start, *keep, reverse=reverse, after=after, sizes=sizes)
         return h, x.astype(b.dtype)
 
 
 def _scan(
-    a: Any, b: Any, start: Any, *keep: Any, reverse: bool, after: bool, width: int
+    a: Any, b: Any, start: Any, *keep: Any, reverse: bool, after: bool, sizes: Sizes
 ) -> tuple[Any, Any]:
     """Return all h and the last x."""
     L = b.shape[-2]
-    T = _chunk_length(b.shape, width)
+    T = _chunk_length(b.shape, sizes)
     count = L // T
     if count < 2:
         return _loop(a, b, start, *keep, reverse=reverse, after=after)
     if count * T < L:
         cut = count * T
-        return _in_two(a, b, start, *keep, reverse=reverse, after=after, width=width, cut=cut)
+        return _in_two(a, b, start, *keep, reverse=reverse, after=after, sizes=sizes, cut=cut)
     cuts = [_chunks(x, count) for x in (a, b, *keep)]
     p, x, kept = _last(*cuts, reverse=reverse, after=after)
     begin, last = _starts(p, x, start, *kept, reverse=reverse)
@@ -203,14 +203,14 @@ def _scan(
 
 
 def _in_two(
-    a: Any, b: Any, start: Any, *keep: Any, reverse: bool, after: bool, width: int, cut: int
+    a: Any, b: Any, start: Any, *keep: Any, reverse: bool, after: bool, sizes: Sizes, cut: int
 ) -> tuple[Any, Any]:
     """Return the same of the whole chunks and of the rest, one part after the other."""
 
     def part(where: slice, start: Any) -> tuple[Any, Any]:
         given = [x if x.shape[-2] == 1 else x[..., where, :] for x in (a, b, *keep)]
         return _scan(
-            given[0], given[1], start, *given[2:], reverse=reverse, after=after, width=width
+            given[0], given[1], start, *given[2:], reverse=reverse, after=after, sizes=sizes
         )
 
     order = (slice(None, cut), slice(cut, None))
@@ -299,6 +299,6 @@ _scan_p.def_abstract_eval(_shapes)
 ad.primitive_jvps[_scan_p] = _jvp
 ad.primitive_transposes[_scan_p] = _transpose
 batching.primitive_batchers[_scan_p] = _batch
-for _platform, _width in WIDTHS.items():
-    _rule = mlir.lower_fun(functools.partial(_lowered, width=_width), multiple_results=True)
+for _platform, _sizes in SIZES.items():
+    _rule = mlir.lower_fun(functools.partial(_lowered, sizes=_sizes), multiple_results=True)
     mlir.register_lowering(_scan_p, _rule, platform=_platform)
