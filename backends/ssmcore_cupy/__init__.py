@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import array_api_compat
@@ -10,6 +12,8 @@ import numpy as np
 
 from ssmcore.backend import Backend
 from ssmcore.typing import Namespace
+from ssmcore_cupy.launch import Launch, RawLaunch
+from ssmcore_cupy.linear import linear_scan
 
 __all__ = ["BACKEND", "CupyBackend"]
 
@@ -17,17 +21,23 @@ __all__ = ["BACKEND", "CupyBackend"]
 class CupyBackend(Backend):
     """CuPy: CUDA arrays with NumPy's interface; imported on first use only.
 
-    ``module`` and ``namespace`` stand in for ``cupy`` and ``array_api_compat.cupy``; given by
-    tests that run this path without a GPU.
+    ``module``, ``namespace`` and ``launch`` stand in for ``cupy``, ``array_api_compat.cupy`` and
+    what launches kernels; given by tests that run this path without a GPU.
     """
 
     name = "cupy"
     library = "cupy"
     install = 'pip install "ssmcore[cupy]"'
 
-    def __init__(self, module: Any = None, namespace: Namespace | None = None) -> None:
+    def __init__(
+        self,
+        module: Any = None,
+        namespace: Namespace | None = None,
+        launch: Launch | None = None,
+    ) -> None:
         self._module = module
         self._namespace = namespace
+        self._launch = launch
 
     @property
     def cupy(self) -> Any:
@@ -48,6 +58,15 @@ class CupyBackend(Backend):
     def version(self) -> str:
         """The version of CuPy, whichever of its wheels is installed."""
         return str(self.cupy.__version__)
+
+    @functools.cached_property
+    def _native(self) -> Mapping[str, Callable[..., Any]]:
+        launch = self._launch or RawLaunch(self.cupy)
+        return {"linear_scan": functools.partial(linear_scan, launch)}
+
+    def primitives(self) -> Mapping[str, Callable[..., Any]]:
+        """What runs as CUDA C; compiled by CuPy at the first call."""
+        return self._native
 
     def devices(self) -> list[str]:
         """The CUDA devices that answer; none is an error that says so."""
