@@ -14,6 +14,7 @@ from ssmcore.backend import Backend
 from ssmcore.typing import Namespace
 from ssmcore_cupy.launch import Launch, RawLaunch
 from ssmcore_cupy.linear import linear_scan
+from ssmcore_cupy.selective import selective_scan
 
 __all__ = ["BACKEND", "CupyBackend"]
 
@@ -62,7 +63,11 @@ class CupyBackend(Backend):
     @functools.cached_property
     def _native(self) -> Mapping[str, Callable[..., Any]]:
         launch = self._launch or RawLaunch(self.cupy)
-        return {"linear_scan": functools.partial(linear_scan, launch)}
+        kernels: dict[str, Callable[..., Any]] = {
+            "linear_scan": linear_scan,
+            "selective_scan": selective_scan,
+        }
+        return {name: functools.partial(run, launch) for name, run in kernels.items()}
 
     def primitives(self) -> Mapping[str, Callable[..., Any]]:
         """What runs as CUDA C; compiled by CuPy at the first call."""

@@ -11,6 +11,9 @@ import pytest
 from checks.cuda_compiler import MISSING, Resources, compiler
 from ssmcore_cupy.launch import FOLDER, Source
 from ssmcore_cupy.linear import linear_scan
+from ssmcore_cupy.selective import selective_scan
+
+REALS = ("float32", "float64")
 
 
 class Recorder:
@@ -38,8 +41,18 @@ def _linear_scans(launch: Recorder) -> None:
         linear_scan(launch, b, b, None, reset=None, reverse=False)
 
 
+def _selective_scans(launch: Recorder) -> None:
+    shapes = ((8, 40, 8192, 16), (8, 40, 8192, 256), (2, 40, 3, 13), (2, 1, 3, 16))
+    for dtype, (rows, length, channels, states) in itertools.product(REALS, shapes):
+        u = np.broadcast_to(np.ones((), dtype), (rows, length, channels))
+        B, A = u[..., :1] * np.ones(states, dtype), np.ones((channels, states), dtype)
+        reset = None if channels == 3 else np.ones(length, bool)
+        selective_scan(launch, u, u, A, B, B, None, initial=None, reset=reset)
+
+
 CALLS: dict[str, Callable[[Recorder], None]] = {
     "linear_scan.cu": _linear_scans,
+    "selective_scan.cu": _selective_scans,
 }
 
 
