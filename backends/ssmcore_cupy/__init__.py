@@ -12,6 +12,7 @@ import numpy as np
 
 from ssmcore.backend import Backend
 from ssmcore.typing import Namespace
+from ssmcore_cupy.convolution import short_convolution
 from ssmcore_cupy.launch import Launch, RawLaunch
 from ssmcore_cupy.linear import linear_scan
 from ssmcore_cupy.selective import selective_scan
@@ -66,6 +67,7 @@ class CupyBackend(Backend):
         kernels: dict[str, Callable[..., Any]] = {
             "linear_scan": linear_scan,
             "selective_scan": selective_scan,
+            "short_convolution": short_convolution,
         }
         return {name: functools.partial(run, launch) for name, run in kernels.items()}
 

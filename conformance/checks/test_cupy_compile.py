@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checks.cuda_compiler import MISSING, Resources, compiler
+from ssmcore_cupy.convolution import MOST_TAPS, short_convolution
 from ssmcore_cupy.launch import FOLDER, Source
 from ssmcore_cupy.linear import linear_scan
 from ssmcore_cupy.selective import selective_scan
@@ -50,9 +51,16 @@ def _selective_scans(launch: Recorder) -> None:
         selective_scan(launch, u, u, A, B, B, None, initial=None, reset=reset)
 
 
+def _short_convolutions(launch: Recorder) -> None:
+    for dtype, length, taps in itertools.product(REALS, (40, 1), (4, MOST_TAPS)):
+        u = np.ones((2, length, 3), dtype)
+        short_convolution(launch, u, np.ones((taps, 3), dtype), None, None)
+
+
 CALLS: dict[str, Callable[[Recorder], None]] = {
     "linear_scan.cu": _linear_scans,
     "selective_scan.cu": _selective_scans,
+    "short_convolution.cu": _short_convolutions,
 }
 
 
