@@ -126,6 +126,9 @@ class Backend:
         """Return ``fn`` compiled by the library where that is the way it is used."""
         return fn
 
+    def forget_compiled(self) -> None:
+        """Let go of compiled programs where the library keeps them."""
+
     def value_and_grad(self, fn: Callable[[Any], Array], tree: Any) -> tuple[Array, Any]:
         """Return ``fn(tree)``, a real scalar, and its gradient with the shape of ``tree``."""
         msg = f"backend {self.name!r} has no automatic differentiation; use 'torch' or 'jax'"

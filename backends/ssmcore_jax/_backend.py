@@ -102,6 +102,12 @@ class JaxBackend(Backend):
 
         return jax.jit(fn)
 
+    def forget_compiled(self) -> None:
+        """Call ``jax.clear_caches``: thousands of programs exhaust a process's memory mappings."""
+        import jax
+
+        jax.clear_caches()  # type: ignore[no-untyped-call]
+
     def value_and_grad(self, fn: Callable[[Any], Any], tree: Any) -> tuple[Any, Any]:
         """Return ``fn(tree)`` and its gradient by ``jax.value_and_grad``."""
         import jax

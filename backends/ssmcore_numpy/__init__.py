@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import array_api_compat
 import numpy as np
 
@@ -21,6 +26,19 @@ class NumpyBackend(Backend):
         """Whether ``x`` is a NumPy array or scalar; ``np.matrix``, whose ``*`` differs, is none."""
         array = bool(array_api_compat.is_numpy_array(x)) and not isinstance(x, np.matrix)
         return array or isinstance(x, np.generic)
+
+    def primitives(self) -> Mapping[str, Callable[..., Any]]:
+        """Numba's kernels, where numba is installed."""
+        return _native()
+
+
+@functools.cache
+def _native() -> Mapping[str, Callable[..., Any]]:
+    if importlib.util.find_spec("numba") is None:
+        return {}
+    from ssmcore_numpy._primitives import linear_scan
+
+    return {"linear_scan": linear_scan}
 
 
 BACKEND = NumpyBackend()

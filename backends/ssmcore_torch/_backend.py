@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import importlib.util
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import array_api_compat
@@ -14,6 +16,15 @@ from ssmcore.errors import SSMError
 from ssmcore.typing import Namespace
 
 __all__ = ["TorchBackend"]
+
+
+@functools.cache
+def _native() -> Mapping[str, Callable[..., Any]]:
+    if importlib.util.find_spec("numba") is None:
+        return {}
+    from ssmcore_torch._linear import linear_scan
+
+    return {"linear_scan": linear_scan}
 
 
 class TorchBackend(Backend):
@@ -76,6 +87,10 @@ class TorchBackend(Backend):
             kind = "nested" if x.is_nested else f"{x.layout}, {x.dtype}"
             msg = f"expected a dense tensor, got one that is not ({kind}); convert it first"
             raise SSMError(msg)
+
+    def primitives(self) -> Mapping[str, Callable[..., Any]]:
+        """Numba's kernels on the CPU, where numba is installed."""
+        return _native()
 
     def stop_gradient(self, x: Any) -> Any:
         """Return ``x.detach()``."""

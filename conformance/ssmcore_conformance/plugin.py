@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ssmcore_conformance.crowded import crowded
 from ssmcore_conformance.recording import NO_BACKEND, WORST, attach, begin, explain, is_ours
 from ssmcore_conformance.report import Collector, write
 from ssmcore_conformance.report_text import table
@@ -224,6 +225,12 @@ def worst(request: pytest.FixtureRequest) -> Worst:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if is_ours(item):
         begin()
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    if is_ours(item) and crowded():
+        for name in selected(item.config):
+            _loaded(name).forget_compiled()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

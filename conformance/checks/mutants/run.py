@@ -86,6 +86,13 @@ def baseline(mutants: list[Mutant]) -> bool:
     return True
 
 
+def by_assertion(output: str) -> bool:
+    """Whether a test failed by an assertion, or by several, which hypothesis reports as a group."""
+    one = re.search(r":\d+: (assert |AssertionError|\S*Mismatch)", output)
+    several = re.search(r"Hypothesis found \d+ distinct failures", output)
+    return bool(one or (several and re.search(r"^ *\| AssertionError", output, re.MULTILINE)))
+
+
 def judge(mutant: Mutant) -> Outcome:
     """Plant a mutant and run the test that has to kill it."""
     start = time.perf_counter()
@@ -94,8 +101,7 @@ def judge(mutant: Mutant) -> Outcome:
         copy(target)
         plant(mutant, target)
         done = suite(target, [mutant.killed_by], mutant.backend)
-    assertion = re.search(r":\d+: (assert |AssertionError|\S*Mismatch)", done.stdout)
-    killed = done.returncode == 1 and assertion is not None
+    killed = done.returncode == 1 and by_assertion(done.stdout)
     found = re.search(r"^FAILED \S+::(\S+)", done.stdout, re.MULTILINE)
     how = found.group(1) if killed and found else f"exit {done.returncode}: {done.stdout[-300:]!r}"
     return Outcome(mutant, killed, how, time.perf_counter() - start)

@@ -1,0 +1,53 @@
+"""The one form in which native kernels take their arrays: leading axes flattened to rows.
+
+Requirement this file obeys: everything here is differentiable and traceable in every library, so
+that a kernel needs derivatives for its own form only.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from ssmcore import arrays
+from ssmcore.typing import Array
+
+__all__ = ["LinearScan", "linear_scan_form"]
+
+
+class LinearScan(NamedTuple):
+    """The arguments of ``linear_scan`` by rows.
+
+    a (R or 1, L or 1, P), b (R, L, P), start (R, P), all of one dtype; keep (R or 1, L) bool, False
+    where the state restarts, or None.
+    """
+
+    a: Array
+    b: Array
+    start: Array
+    keep: Array | None
+
+
+def linear_scan_form(
+    a: Array, b: Array, initial: Array | None, reset: Array | None
+) -> LinearScan:
+    """Return the arguments of ``ssmcore.linear_scan`` by rows; nothing is copied needlessly."""
+    xp = arrays.namespace(a, b)
+    lead, (L, P) = b.shape[:-2], b.shape[-2:]
+    a = xp.astype(a, b.dtype, copy=False)
+    a = _rows(a if a.ndim > 1 else a[None, :], lead, (a.shape[-2] if a.ndim > 1 else 1, P))
+    if initial is None:
+        start = xp.zeros((math.prod(lead), P), dtype=b.dtype, device=arrays.device(b))
+    else:
+        start = xp.reshape(xp.astype(initial, b.dtype, copy=False), (-1, P))
+    keep = None if reset is None else _rows(~reset, lead, (L,))
+    return LinearScan(a, xp.reshape(b, (-1, L, P)), start, keep)
+
+
+def _rows(x: Array, lead: tuple[int, ...], tail: tuple[int, ...]) -> Array:
+    """Return ``x`` as (R, *tail), or as (1, *tail) where it is the same for all rows."""
+    xp = arrays.namespace(x)
+    own = x.shape[: x.ndim - len(tail)]
+    if math.prod(own) == 1:
+        return xp.broadcast_to(xp.reshape(x, (1, *x.shape[len(own) :])), (1, *tail))
+    return xp.reshape(xp.broadcast_to(x, (*lead, *tail)), (-1, *tail))
