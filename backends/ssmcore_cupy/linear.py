@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from ssmcore import arrays
+from ssmcore.primitives.canonical import LinearScan, linear_scan_form
 from ssmcore_cupy.launch import NULL, Launch, Source, strided
-from ssmcore_cupy.rows import as_rows, broadcast_rows, real_name
+from ssmcore_cupy.rows import real_name
 
 __all__ = ["linear_scan"]
 
@@ -28,16 +29,14 @@ def linear_scan(
     xp = arrays.namespace(a, b)
     if 0 in b.shape:
         return xp.zeros_like(b)
-    lead = b.shape[:-2]
-    b_rows = as_rows(b, 2)
-    a_rows = broadcast_rows(xp.astype(a, b.dtype, copy=False), lead, 2)
-    start = None if initial is None else as_rows(xp.astype(initial, b.dtype, copy=False), 1)
-    restarts = None if reset is None else broadcast_rows(reset, lead, 1)
-    h = xp.empty(b_rows.shape, dtype=b.dtype, device=arrays.device(b))
-    way = slice(None, None, -1 if reverse else 1)
-    given = a_rows[:, way, :], b_rows[:, way, :], None if restarts is None else restarts[:, way]
-    count = segments(b_rows.shape)
-    _scan(launch, *given, start, h[:, way, :], count)
+    given = linear_scan_form(a, b, initial, reset)
+    h = xp.empty(given.b.shape, dtype=b.dtype, device=arrays.device(b))
+    if reverse:
+        keep = None if given.keep is None else given.keep[:, ::-1]
+        turned = LinearScan(given.a[:, ::-1, :], given.b[:, ::-1, :], given.start, keep)
+        _scan(launch, turned, h[:, ::-1, :], segments(h.shape))
+    else:
+        _scan(launch, given, h, segments(h.shape))
     return xp.reshape(h, b.shape)
 
 
@@ -49,52 +48,48 @@ def segments(shape: tuple[int, int, int]) -> int:
     return max(1, min(wanted, length // SHORTEST))
 
 
-def _scan(launch: Launch, a: Any, b: Any, reset: Any, start: Any, h: Any, count: int) -> None:
-    """Write all states to ``h`` (R, L, P); a (R | 1, L | 1, P), start (R, P), reset (R | 1, L)."""
-    length = b.shape[1]
+def _scan(launch: Launch, given: LinearScan, h: Any, count: int) -> None:
+    """Write all states to ``h`` (R, L, P), the time cut into ``count`` segments or fewer."""
+    length = h.shape[1]
     segment = -(-length // count)
     count = -(-length // segment)
-    after = None if count == 1 else _after(launch, a, b, reset, start, count, segment)
-    source, warps = _source(a, b, reset)
-    arguments = (
-        *_coefficients(a, b, reset),
-        *strided(start, 2),
-        NULL if after is None else after,
-        *strided(h, 3),
-    )
-    _launch(launch, source, "linear_scan", warps, arguments, b.shape, count, segment)
+    after = NULL if count == 1 else _after(launch, given, count, segment)
+    source, warps = _source(given)
+    arguments = (*_coefficients(given), *strided(given.start, 2), after, *strided(h, 3))
+    _launch(launch, source, "linear_scan", warps, arguments, h.shape, count, segment)
 
 
-def _after(launch: Launch, a: Any, b: Any, reset: Any, start: Any, count: int, segment: int) -> Any:
+def _after(launch: Launch, given: LinearScan, count: int, segment: int) -> Any:
     """Return the state after each segment, (R, count, P) in double precision."""
-    xp = arrays.namespace(b)
+    xp, b = arrays.namespace(given.b), given.b
     rows, _, width = b.shape
     wide = xp.complex128 if arrays.is_complex(b) else xp.float64
     shape, device = (rows, count, width), arrays.device(b)
     map_a, map_b, after = (xp.empty(shape, dtype=wide, device=device) for _ in range(3))
-    cut = xp.empty((rows, count), dtype=xp.bool, device=device)
-    source, warps = _source(a, b, reset)
-    arguments = (*_coefficients(a, b, reset), map_a, map_b, cut)
+    keep = xp.empty((rows, count), dtype=xp.bool, device=device)
+    source, warps = _source(given)
+    arguments = (*_coefficients(given), map_a, map_b, keep)
     _launch(launch, source, "linear_reduce", warps, arguments, b.shape, count, segment)
-    start = None if start is None else xp.astype(start, wide, copy=False)
-    _scan(launch, map_a, map_b, None if reset is None else cut, start, after, 1)
+    start = xp.astype(given.start, wide, copy=False)
+    maps = LinearScan(map_a, map_b, start, None if given.keep is None else keep)
+    _scan(launch, maps, after, 1)
     return after
 
 
-def _coefficients(a: Any, b: Any, reset: Any) -> tuple[Any, ...]:
-    return (*strided(a, 3), *strided(b, 3), *strided(reset, 2))
+def _coefficients(given: LinearScan) -> tuple[Any, ...]:
+    return (*strided(given.a, 3), *strided(given.b, 3), *strided(given.keep, 2))
 
 
-def _source(a: Any, b: Any, reset: Any) -> tuple[Source, int]:
+def _source(given: LinearScan) -> tuple[Source, int]:
     """Return the kernels for these arrays, and how many warps their blocks have."""
-    length = b.shape[1]
+    b, length = given.b, given.b.shape[1]
     warps = 1 if length < WARP else 8
     rows = 1 if length == 1 else 8 if b.itemsize == 4 else 4  # 32 bytes of b a thread
     constants: dict[str, str | int] = {
         "REAL": real_name(b),
         "IS_COMPLEX": int(arrays.is_complex(b)),
-        "VARIES": int(a.shape[1] > 1),
-        "RESETS": int(reset is not None),
+        "VARIES": int(given.a.shape[1] > 1),
+        "RESETS": int(given.keep is not None),
         "WARPS": warps,
         "ROWS": rows,
     }

@@ -1,4 +1,4 @@
-// h_t = a_t h_{t-1} + b_t for many channels at once; h_{t-1} is taken as 0 where reset_t.
+// h_t = a_t h_{t-1} + b_t for many channels at once; h_{t-1} is taken as 0 where not keep_t.
 //
 // A channel is one of rows x width recurrences, numbered row by row; a block runs 32 of them, one
 // a lane, and has WARPS warps one after the other in time, each thread ROWS steps in registers.
@@ -54,25 +54,25 @@ __device__ __forceinline__ Step no_step() {
 // The coefficients of one channel.
 struct Channel {
     const Data *a, *b;
-    const bool* reset;
-    i64 a_time, b_time, reset_time;
+    const bool* keep;
+    i64 a_time, b_time, keep_time;
     Data constant;
 
     __device__ __forceinline__ void forward(i64 steps) {
         if (VARIES) a += steps * a_time;
         b += steps * b_time;
-        if (RESETS) reset += steps * reset_time;
+        if (RESETS) keep += steps * keep_time;
     }
     // The step it stands at.
     __device__ __forceinline__ Step read() const {
-        return Step{VARIES ? *a : constant, *b, RESETS ? *reset : 0};
+        return Step{VARIES ? *a : constant, *b, RESETS ? !*keep : 0};
     }
 };
 
 extern "C" __global__ void __launch_bounds__(WARP* WARPS, 3)
 linear_scan(const Data* __restrict__ a, i64 a_row, i64 a_time, i64 a_width,
             const Data* __restrict__ b, i64 b_row, i64 b_time, i64 b_width,
-            const bool* __restrict__ reset, i64 reset_row, i64 reset_time,
+            const bool* __restrict__ keep, i64 keep_row, i64 keep_time,
             const Data* __restrict__ start, i64 start_row, i64 start_width,
             const Wide* __restrict__ after,  // (rows, segments, width), or null
             Data* __restrict__ h, i64 h_row, i64 h_time, i64 h_width,
@@ -87,17 +87,15 @@ linear_scan(const Data* __restrict__ a, i64 a_row, i64 a_time, i64 a_width,
     const i64 end = min(length, (s + 1) * segment);
 
     Channel channel = {a + row * a_row + p * a_width, b + row * b_row + p * b_width,
-                       RESETS ? reset + row * reset_row : reset, a_time, b_time, reset_time,
+                       RESETS ? keep + row * keep_row : keep, a_time, b_time, keep_time,
                        Number<Data>::of(0)};
     if (!VARIES) channel.constant = *channel.a;
     channel.forward(s * segment + (i64)warp * ROWS);
     h += row * h_row + p * h_width + (s * segment + (i64)warp * ROWS) * h_time;
 
     if (warp == 0) {
-        Wide before = Number<Wide>::of(0);
-        if (s > 0) before = after[(row * segments + s - 1) * width + p];
-        else if (start) before = widened(start[row * start_row + p * start_width]);
-        state[lane] = before;
+        state[lane] = s > 0 ? after[(row * segments + s - 1) * width + p]
+                            : widened(start[row * start_row + p * start_width]);
     }
     for (i64 t0 = s * segment; t0 < end; t0 += TILE) {
         const i64 first = t0 + (i64)warp * ROWS;
@@ -130,12 +128,12 @@ linear_scan(const Data* __restrict__ a, i64 a_row, i64 a_time, i64 a_width,
     }
 }
 
-// The map of each segment: (rows, segments, width); whether it holds a restart: (rows, segments).
+// The map of each segment: (rows, segments, width); whether it has no restart: (rows, segments).
 extern "C" __global__ void __launch_bounds__(WARP* WARPS, 3)
 linear_reduce(const Data* __restrict__ a, i64 a_row, i64 a_time, i64 a_width,
               const Data* __restrict__ b, i64 b_row, i64 b_time, i64 b_width,
-              const bool* __restrict__ reset, i64 reset_row, i64 reset_time,
-              Wide* __restrict__ out_a, Wide* __restrict__ out_b, bool* __restrict__ out_cut,
+              const bool* __restrict__ keep, i64 keep_row, i64 keep_time,
+              Wide* __restrict__ out_a, Wide* __restrict__ out_b, bool* __restrict__ out_keep,
               i64 rows, i64 length, i64 width, i64 segments, i64 segment)
 {
     __shared__ Wide map_a[WARPS][WARP], map_b[WARPS][WARP];
@@ -148,7 +146,7 @@ linear_reduce(const Data* __restrict__ a, i64 a_row, i64 a_time, i64 a_width,
     const i64 end = min(min(length, (s + 1) * segment), first + share);
 
     Channel channel = {a + row * a_row + p * a_width, b + row * b_row + p * b_width,
-                       RESETS ? reset + row * reset_row : reset, a_time, b_time, reset_time,
+                       RESETS ? keep + row * keep_row : keep, a_time, b_time, keep_time,
                        Number<Data>::of(0)};
     if (!VARIES) channel.constant = *channel.a;
     channel.forward(first);
@@ -171,5 +169,5 @@ linear_reduce(const Data* __restrict__ a, i64 a_row, i64 a_time, i64 a_width,
     const i64 at = (row * segments + s) * width + p;
     out_a[at] = whole.a;
     out_b[at] = whole.b;
-    if (p == 0) out_cut[row * segments + s] = whole.cut;
+    if (p == 0) out_keep[row * segments + s] = !whole.cut;
 }
