@@ -12,6 +12,7 @@ import numpy as np
 
 from ssmcore.backend import Backend
 from ssmcore.typing import Namespace
+from ssmcore_cupy.cauchy import dplr_kernel
 from ssmcore_cupy.convolution import short_convolution
 from ssmcore_cupy.launch import Launch, RawLaunch
 from ssmcore_cupy.linear import linear_scan
@@ -68,6 +69,7 @@ class CupyBackend(Backend):
             "linear_scan": linear_scan,
             "selective_scan": selective_scan,
             "short_convolution": short_convolution,
+            "dplr_kernel": dplr_kernel,
         }
         return {name: functools.partial(run, launch) for name, run in kernels.items()}
 

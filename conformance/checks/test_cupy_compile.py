@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checks.cuda_compiler import MISSING, Resources, compiler
+from ssmcore_cupy.cauchy import MOST_RANK, dplr_kernel
 from ssmcore_cupy.convolution import MOST_TAPS, short_convolution
 from ssmcore_cupy.launch import FOLDER, Source
 from ssmcore_cupy.linear import linear_scan
@@ -30,6 +31,9 @@ class Recorder:
         assert 0 < threads <= 1024
         assert len(arguments) < 64
         self.sources[source] = None
+        for x in arguments:
+            if isinstance(x, np.ndarray) and x.flags.writeable:
+                x.fill(0)
 
 
 def _linear_scans(launch: Recorder) -> None:
@@ -57,8 +61,15 @@ def _short_convolutions(launch: Recorder) -> None:
         short_convolution(launch, u, np.ones((taps, 3), dtype), None, None)
 
 
+def _dplr_kernels(launch: Recorder) -> None:
+    for dtype, rank in itertools.product(("complex64", "complex128"), (0, 1, MOST_RANK)):
+        one = np.ones((2, 4), dtype)
+        dplr_kernel(launch, one[:, 0].real, -one, np.ones((rank, 2, 4), dtype), one, one, 9)
+
+
 CALLS: dict[str, Callable[[Recorder], None]] = {
     "linear_scan.cu": _linear_scans,
+    "cauchy.cu": _dplr_kernels,
     "selective_scan.cu": _selective_scans,
     "short_convolution.cu": _short_convolutions,
 }
