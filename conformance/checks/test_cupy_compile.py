@@ -47,11 +47,11 @@ def _linear_scans(launch: Recorder) -> None:
 
 
 def _selective_scans(launch: Recorder) -> None:
-    shapes = ((8, 40, 8192, 16), (8, 40, 8192, 256), (2, 40, 3, 13), (2, 1, 3, 16))
+    shapes = ((8, 40, 8192, 16), (8, 40, 8192, 256), (2, 40, 3, 13), (1, 256, 9, 16), (2, 1, 3, 16))
     for dtype, (rows, length, channels, states) in itertools.product(REALS, shapes):
         u = np.broadcast_to(np.ones((), dtype), (rows, length, channels))
         B, A = u[..., :1] * np.ones(states, dtype), np.ones((channels, states), dtype)
-        reset = None if channels == 3 else np.ones(length, bool)
+        reset = None if channels < 9 else np.ones(length, bool)
         selective_scan(launch, u, u, A, B, B, None, initial=None, reset=reset)
 
 
@@ -90,7 +90,7 @@ def test_every_file_is_compiled() -> None:
 def test_nothing_is_spilled(file: str) -> None:
     recorder = Recorder()
     CALLS[file](recorder)
-    assert {source.file for source in recorder.sources} == {file}
+    assert file in {source.file for source in recorder.sources}
     for source in recorder.sources:
         found = _compile(source.text)
         assert found

@@ -66,6 +66,19 @@ def test_value(size: str, dtype: str, order: int) -> None:
     assert launch.launched == ["selective_scan"]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_few_channels_are_cut_in_time(order: int, dtype: str) -> None:
+    """A long sequence in segments, the last of them shorter, with and without restarts."""
+    launch, segments = host.HostLaunch(order), 3 * selective.SHORTEST + 5
+    given, options = problem((2,), segments, 3, 13, dtype)
+    given[2] *= np.asarray(2**-9, dtype)  # so that states last over segments
+    options["reset"] = np.arange(segments) == 200
+    check(launch, given, options)
+    check(launch, given, {"initial": options["initial"], "reset": None})
+    assert launch.launched == ["selective_scan", "linear_scan", "selective_scan"] * 2
+
+
 def test_without_what_is_optional() -> None:
     given, _ = problem(*SIZES["lanes"])
     given[5] = None
@@ -95,10 +108,10 @@ def test_layouts_in_memory() -> None:
     check(host.HostLaunch(7), scattered, {k: _scattered(x) for k, x in options.items()})
 
 
-@pytest.mark.parametrize("size", ["one lane", "lanes"])
-def test_nothing_crosses_a_restart(size: str) -> None:
-    """NaN in u, B, C and the initial state stays before the restart."""
-    (u, delta, A, B, C, D), options = problem(*SIZES[size])
+@pytest.mark.parametrize("length", [19, 3 * selective.SHORTEST])
+def test_nothing_crosses_a_restart(length: int) -> None:
+    """NaN in u, B, C and the initial state stays before the restart, in segments too."""
+    (u, delta, A, B, C, D), options = problem((2,), length, 40, 4)
     cut = u.shape[-2] - 4
     options["reset"] = np.arange(u.shape[-2]) == cut
     late = [u[..., cut:, :], delta[..., cut:, :], A, B[..., cut:, :], C[..., cut:, :], D]
@@ -112,17 +125,53 @@ def test_nothing_crosses_a_restart(size: str) -> None:
     assert np.all(np.isnan(y[..., :cut, :]))
 
 
-def test_a_constant_input_does_not_drift() -> None:
-    """Every state errs by its own rounding, not by half an ulp a step."""
-    length, decay = 3000, 2.0**-13
-    one = np.ones((length, 2), "float32")
-    A = np.full((2, 4), np.log1p(-decay), "float32")
-    a = np.exp(A.astype("float64")).astype("float32").astype("float64")[0, 0]
-    assert np.exp(A[0, 0]) == a  # the very transition that the kernel has
-    B = np.full((length, 4), 0.1, "float32")
+@pytest.mark.parametrize("length", [100, 3000])
+def test_a_constant_input_does_not_drift(length: int) -> None:
+    """Neither a rounded state nor a rounded exp(delta A) is half an ulp off at every step."""
+    one, B = np.ones((length, 2), "float32"), np.full((length, 4), 0.1, "float32")
+    A = np.full((2, 4), -(2.0**-13) / 3, "float32")
     _, last = selective_scan(host.HostLaunch(), one, one, A, B, B, None, initial=None, reset=None)
-    expected = float(B[0, 0]) * (1 - a**length) / (1 - a)
+    rate = float(A[0, 0])
+    expected = float(B[0, 0]) * np.expm1(rate * length) / np.expm1(rate)
     assert np.all(np.abs(last - expected) <= 2 * np.spacing(np.float32(expected)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_exponentials_of_any_size(dtype: str) -> None:
+    """From 0 by underflow to infinity by overflow, near 0 to one rounding."""
+    eps, largest = np.finfo(dtype).eps, np.log(np.finfo(dtype).max)
+    x = np.linspace(-0.98, 0.98, 81) * largest
+    x = np.concatenate([x, np.linspace(-2, 2, 81), [0, -1e-7, 1e-7, -1e30, -np.inf]]).astype(dtype)
+    one, zero = np.ones((1, len(x)), dtype), np.zeros((1, 1), dtype)
+    start = np.ones((len(x), 1), dtype)
+    given = one, one, x[:, None], zero, zero, None
+    _, last = selective_scan(host.HostLaunch(), *given, initial=start, reset=None)
+    expected = np.exp(x.astype(np.longdouble))
+    error = np.abs(last[:, 0] - expected) / np.maximum(expected, np.finfo(dtype).smallest_normal)
+    assert np.all(error <= eps * (1 + np.abs(np.where(np.isfinite(x), x, 0)) / 4))
+    assert np.array_equal(last[-2:, 0], [0, 0])
+    grown = np.asarray([[1.01 * largest], [1e30]], dtype)
+    _, last = selective_scan(
+        host.HostLaunch(),
+        one[:, :2],
+        one[:, :2],
+        grown,
+        zero,
+        zero,
+        None,
+        initial=start[:2],
+        reset=None,
+    )
+    assert not np.any(np.isfinite(last))
+
+
+def test_nan_in_the_transition_is_not_lost() -> None:
+    """It stays in the state for ever, over a restart too, and in its own channel."""
+    given, options = problem((), 9, 3, 4)
+    given[2][1, 2] = np.nan
+    y, last = selective_scan(host.HostLaunch(), *given, **options)
+    assert np.array_equal(np.isnan(last), np.isnan(given[2]))
+    assert np.array_equal(np.isnan(y), np.broadcast_to([False, True, False], y.shape))
 
 
 @pytest.mark.parametrize(
@@ -156,9 +205,11 @@ def test_more_states_than_threads_can_hold_run_as_the_reference() -> None:
 def test_layout() -> None:
     """One thread a channel where there are many; more for many states, few channels, one step."""
     chosen = partial(layout, length=100, itemsize=4)
-    assert chosen(1 << 16, states=16) == Layout(1, 16, 4, 8)
-    assert chosen(1 << 16, states=256) == Layout(16, 16, 4, 8)
-    assert chosen(1 << 14, states=16) == Layout(4, 4, 4, 8)
-    assert chosen(1, states=6) == Layout(2, 3, 1, 8)
-    assert layout(1 << 16, 1, 16, 4) == Layout(16, 1, 1, 1)
-    assert layout(1 << 16, 100, 256, 8) == Layout(32, 8, 2, 4)
+    assert chosen(1 << 16, states=16) == Layout(2, 8, 4, 8, 1)
+    assert chosen(1 << 16, states=256) == Layout(32, 8, 4, 8, 1)
+    assert chosen(1 << 14, states=16) == Layout(4, 4, 4, 8, 1)
+    assert chosen(1, states=6) == Layout(2, 3, 1, 8, 1)
+    assert layout(768, 1 << 14, 16, 4) == Layout(4, 4, 4, 8, 21)
+    assert layout(1, 600, 6, 4).segments == 4
+    assert layout(1 << 16, 1, 16, 4) == Layout(16, 1, 1, 1, 1)
+    assert layout(1 << 16, 100, 256, 8) == Layout(32, 8, 2, 4, 1)

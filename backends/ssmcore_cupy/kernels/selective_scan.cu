@@ -6,9 +6,13 @@
 // at a time are brought to shared memory. A state is carried as a sum of two numbers: one alone
 // drifts by half an ulp a step.
 //
+// Where there are too few channels to fill a device the time is cut into segments: with REDUCE the
+// kernel returns what each segment does to a state, h -> map_a h + map_b, linear_scan the state
+// after each, and the kernel without REDUCE starts from those.
+//
 // Given before this text: REAL, STATES, LANES (a power of two up to 32), PER_LANE (LANES of them
 // hold all STATES), VECTOR (divides PER_LANE: neighbouring states of a thread), STEPS, THREADS,
-// RESETS. Strides are in elements, of any sign.
+// RESETS, REDUCE. Strides are in elements, of any sign.
 
 #define CHANNELS (THREADS / LANES)
 #define PADDED (LANES * PER_LANE)
@@ -16,24 +20,66 @@
 #define SHARE(n) (((n) + THREADS - 1) / THREADS)
 #define WHOLE(n) (SHARE(n) * THREADS)
 
-__device__ __forceinline__ float product(float x, float y) { return __fmul_rn(x, y); }
-__device__ __forceinline__ double product(double x, double y) { return __dmul_rn(x, y); }
-__device__ __forceinline__ float exponential(float x) { return expf(x); }
-__device__ __forceinline__ double exponential(double x) { return exp(x); }
+// exp(x) = scale (1 + rest): a power of two, and what is left to one rounding near x = 0, where a
+// rounded exp(x) would be off by half an ulp at every step. Minimax polynomials on
+// |f| <= ln(2) / 2, within 3.3e-9 and 3.9e-18. 0 where exp(x) is no normal number any more, inf
+// where it overflows. NaN is not kept: see not_a_number.
+template <class R> struct Power {
+    R scale, rest;
+};
+
+__device__ __forceinline__ Power<float> power(float x) {
+    const float magic = 12583039.f;  // 1.5 2^23 + 127: rounds to an integer, in the lowest bits
+    x = fminf(fmaxf(x, -88.1f), 89.f);
+    const float t = fmaf(x, 1.4426950408889634f, magic);
+    const float f = fmaf(magic - t, 0.6931471805599453f, x);
+    float r = fmaf(f, 0.00139500736258924f, 0.00836871936917305f);
+    r = fmaf(f, r, 0.04166621342301369f);
+    r = fmaf(f, r, 0.1666652113199234f);
+    r = fmaf(f, r, 0.5f);
+    return Power<float>{__int_as_float(__float_as_int(t) << 23), fmaf(f * f, r, f)};
+}
+__device__ __forceinline__ Power<double> power(double x) {
+    const double magic = 6755399441056767.;  // 1.5 2^52 + 1023
+    x = fmin(fmax(x, -709.2), 710.);
+    const double t = fma(x, 1.4426950408889634, magic);
+    const double f = fma(magic - t, 0.6931471805599453, x);
+    double r = fma(f, 2.5115892387797495e-08, 2.763010656110537e-07);
+    r = fma(f, r, 2.75572229681831e-06);
+    r = fma(f, r, 2.4801493603679172e-05);
+    r = fma(f, r, 0.00019841269909261265);
+    r = fma(f, r, 0.0013888888943003677);
+    r = fma(f, r, 0.008333333333311373);
+    r = fma(f, r, 0.0416666666665333);
+    r = fma(f, r, 0.1666666666666669);
+    r = fma(f, r, 0.500000000000001);
+    return Power<double>{__longlong_as_double(__double_as_longlong(t) << 52), fma(f * f, r, f)};
+}
+
+// NaN where x is, else 0: what a state starts from, so that NaN in A is not lost.
+__device__ __forceinline__ REAL not_a_number(REAL x) { return x == x ? 0 : x; }
 
 // high + low, of which ``low`` is what rounding took from ``high``.
 struct State {
     REAL high, low;
 
-    // this <- a this + d b, compensated (Kahan; the loss of the product by fused multiply-add).
-    __device__ __forceinline__ void advance(REAL a, REAL d, REAL b) {
-        const REAL moved = product(a, high);
-        const REAL lost = multiply_add(a, low, multiply_add(a, high, -moved));
-        const REAL added = multiply_add(d, b, lost);
-        high = moved + added;
-        low = added - (high - moved);
+    // this <- a this + d b, compensated; exact where a this is the larger part (Fast2Sum), which
+    // is where losses would pile up.
+    __device__ __forceinline__ void advance(Power<REAL> a, REAL d, REAL b) {
+        const REAL kept = a.scale * high;
+        const REAL added = multiply_add(a.rest, kept, multiply_add(d, b, a.scale * low));
+        high = kept + added;
+        low = added - (high - kept);
     }
+    // this <- a this
+    __device__ __forceinline__ void scale(Power<REAL> a) { advance(a, 0, 0); }
+    __device__ __forceinline__ double whole() const { return (double)high + (double)low; }
 };
+
+__device__ __forceinline__ State halves(double x) {
+    const REAL high = (REAL)x;
+    return State{high, (REAL)(x - (double)high)};
+}
 
 // Which state is the i-th of a lane.
 __device__ __forceinline__ int state_of(int lane, int i) {
@@ -49,40 +95,54 @@ selective_scan(const REAL* __restrict__ u, i64 u_row, i64 u_time, i64 u_channel,
                const REAL* __restrict__ D, i64 D_channel,
                const bool* __restrict__ reset, i64 reset_row, i64 reset_time,
                const REAL* __restrict__ start, i64 start_row, i64 start_channel, i64 start_state,
-               REAL* __restrict__ y,     // (rows, length, channels)
-               REAL* __restrict__ last,  // (rows, channels, STATES)
-               i64 length, i64 channels)
+               const double* __restrict__ after,  // (rows, segments, channels, STATES), or null
+               REAL* __restrict__ y,              // (rows, length, channels)
+               REAL* __restrict__ last,           // (rows, channels, STATES)
+               double* __restrict__ map_a,        // (rows, segments, channels, STATES); these
+               double* __restrict__ map_b,        // two and the next where REDUCE, y and last
+               bool* __restrict__ map_keep,       // (rows, segments) where not
+               i64 length, i64 channels, i64 segments, i64 segment)
 {
     __shared__ __align__(16) REAL in_B[WHOLE(STEPS * PADDED)], in_C[WHOLE(STEPS * PADDED)];
     __shared__ REAL in_u[WHOLE(STEPS * CHANNELS)], in_delta[WHOLE(STEPS * CHANNELS)];
     __shared__ REAL out[STEPS * CHANNELS];
     __shared__ int cut[STEPS];
     const i64 groups = (channels + CHANNELS - 1) / CHANNELS;
-    const i64 row = blockIdx.x / groups, first = blockIdx.x % groups * CHANNELS;
+    const i64 s = blockIdx.x % segments, group = blockIdx.x / segments % groups;
+    const i64 row = blockIdx.x / segments / groups, first = group * CHANNELS;
+    const i64 begin = s * segment, end = min(length, begin + segment);
     const int here = min((i64)CHANNELS, channels - first);  // channels of this block
     const int lane = threadIdx.x % LANES, channel = threadIdx.x / LANES;
     const bool exists = channel < here;
 
-    State h[PER_LANE];
+    State h[PER_LANE], whole[REDUCE ? PER_LANE : 1];
     REAL decay[PER_LANE];
+    int kept = 1;
 #pragma unroll
     for (int i = 0; i < PER_LANE; ++i) {
         const int n = state_of(lane, i);
         const bool used = exists && n < STATES;
         decay[i] = used ? A[(first + channel) * A_channel + n * A_state] : 0;
-        h[i].high = used && start ? start[row * start_row + (first + channel) * start_channel +
-                                          n * start_state] : 0;
-        h[i].low = 0;
+        if (REDUCE) whole[i] = State{1, 0};
+        h[i] = State{not_a_number(decay[i]), 0};
+        if (REDUCE || !used) continue;
+        if (s > 0) {
+            const i64 before = (row * segments + s - 1) * channels + first + channel;
+            h[i] = halves(after[before * STATES + n]);
+        } else if (start) {
+            h[i].high += start[row * start_row + (first + channel) * start_channel +
+                               n * start_state];
+        }
     }
-    u += row * u_row + first * u_channel;
-    delta += row * delta_row + first * delta_channel;
-    B += row * B_row;
-    C += row * C_row;
+    u += row * u_row + begin * u_time + first * u_channel;
+    delta += row * delta_row + begin * delta_time + first * delta_channel;
+    B += row * B_row + begin * B_time;
+    C += row * C_row + begin * C_time;
     if (D) D += first * D_channel;
-    y += row * length * channels + first;
+    y += (row * length + begin) * channels + first;
 
-    for (i64 t0 = 0; t0 < length; t0 += STEPS) {
-        const int steps = min((i64)STEPS, length - t0);
+    for (i64 t0 = begin; t0 < end; t0 += STEPS) {
+        const int steps = min((i64)STEPS, end - t0);
 #pragma unroll
         for (int k = 0; k < SHARE(STEPS * CHANNELS); ++k) {
             const int i = k * THREADS + threadIdx.x, t = i / CHANNELS, c = i % CHANNELS;
@@ -95,7 +155,7 @@ selective_scan(const REAL* __restrict__ u, i64 u_row, i64 u_time, i64 u_channel,
             const int i = k * THREADS + threadIdx.x, t = i / PADDED, n = i % PADDED;
             const bool used = t < steps && n < STATES;
             in_B[i] = used ? B[t * B_time + n * B_state] : 0;
-            in_C[i] = used ? C[t * C_time + n * C_state] : 0;
+            if (!REDUCE) in_C[i] = used ? C[t * C_time + n * C_state] : 0;
         }
         if (RESETS && (int)threadIdx.x < steps)
             cut[threadIdx.x] = reset[row * reset_row + (t0 + threadIdx.x) * reset_time];
@@ -104,26 +164,32 @@ selective_scan(const REAL* __restrict__ u, i64 u_row, i64 u_time, i64 u_channel,
         for (int t = 0; t < STEPS; ++t) {
             if (t >= steps) break;
             const REAL step = in_delta[t * CHANNELS + channel];
-            const REAL drive = product(step, in_u[t * CHANNELS + channel]);
+            const REAL drive = step * in_u[t * CHANNELS + channel];
+            if (RESETS && cut[t]) kept = 0;
             REAL sum = 0;
 #pragma unroll
             for (int i = 0; i < PER_LANE; ++i) {
                 const int n = state_of(lane, i);
-                if (RESETS && cut[t]) h[i] = State{0, 0};
-                h[i].advance(exponential(product(step, decay[i])), drive, in_B[t * PADDED + n]);
-                sum = multiply_add(in_C[t * PADDED + n], h[i].high, sum);
+                const Power<REAL> a = power(step * decay[i]);
+                if (RESETS && cut[t]) h[i] = State{not_a_number(decay[i]), 0};
+                h[i].advance(a, drive, in_B[t * PADDED + n]);
+                if (REDUCE) whole[i].scale(a);
+                else sum = multiply_add(in_C[t * PADDED + n], h[i].high, sum);
             }
+            if (!REDUCE) {
 #pragma unroll
-            for (int far = 1; far < LANES; far *= 2) sum += __shfl_xor_sync(ALL_LANES, sum, far);
-            if (lane == 0) out[t * CHANNELS + channel] = sum;
+                for (int far = 1; far < LANES; far *= 2)
+                    sum += __shfl_xor_sync(ALL_LANES, sum, far);
+                if (lane == 0) out[t * CHANNELS + channel] = sum;
+            }
         }
         __syncthreads();
         // Each thread overwrites next what it alone reads here.
 #pragma unroll
         for (int k = 0; k < SHARE(STEPS * CHANNELS); ++k) {
             const int i = k * THREADS + threadIdx.x, t = i / CHANNELS, c = i % CHANNELS;
-            if (t < steps && c < here) {
-                const REAL through = D ? product(D[c * D_channel], in_u[i]) : 0;
+            if (!REDUCE && t < steps && c < here) {
+                const REAL through = D ? D[c * D_channel] * in_u[i] : 0;
                 y[t * channels + c] = out[i] + through;
             }
         }
@@ -136,7 +202,14 @@ selective_scan(const REAL* __restrict__ u, i64 u_row, i64 u_time, i64 u_channel,
 #pragma unroll
     for (int i = 0; i < PER_LANE; ++i) {
         const int n = state_of(lane, i);
-        if (exists && n < STATES)
+        if (!exists || n >= STATES) continue;
+        if (REDUCE) {
+            const i64 at = ((row * segments + s) * channels + first + channel) * STATES + n;
+            map_a[at] = whole[i].whole();
+            map_b[at] = h[i].whole();
+        } else if (s == segments - 1) {
             last[(row * channels + first + channel) * STATES + n] = h[i].high;
+        }
     }
+    if (REDUCE && group == 0 && threadIdx.x == 0) map_keep[row * segments + s] = kept;
 }

@@ -91,7 +91,13 @@ template <class T> T __shfl_xor_sync(unsigned lanes, T value, int mask) {
 
 template <class T> T min(T x, T y) { return y < x ? y : x; }
 template <class T> T max(T x, T y) { return x < y ? y : x; }
-inline float __fmul_rn(float x, float y) { return x * y; }
-inline float __fadd_rn(float x, float y) { return x + y; }
-inline double __dmul_rn(double x, double y) { return x * y; }
-inline double __dadd_rn(double x, double y) { return x + y; }
+template <class To, class From> To same_bits(From x) {
+    static_assert(sizeof(To) == sizeof(From));
+    To bits;
+    std::memcpy(&bits, &x, sizeof x);
+    return bits;
+}
+inline int __float_as_int(float x) { return same_bits<int>(x); }
+inline float __int_as_float(int x) { return same_bits<float>(x); }
+inline long long __double_as_longlong(double x) { return same_bits<long long>(x); }
+inline double __longlong_as_double(long long x) { return same_bits<double>(x); }
