@@ -44,7 +44,8 @@ cauchy(const Value* __restrict__ one, i64 one_node,    // (nodes)
     for (int i = 0; i < SIZE * SIZE; ++i) r[i / SIZE][i % SIZE] = Value{0, 0};
     for (i64 n0 = 0; n0 < states; n0 += NEAR) {
         const int count = min((i64)NEAR, states - n0);
-        for (int i = threadIdx.x; i < count; i += THREADS) near_poles[i] = poles[(n0 + i) * poles_state];
+        for (int i = threadIdx.x; i < count; i += THREADS)
+            near_poles[i] = poles[(n0 + i) * poles_state];
         for (int i = threadIdx.x; i < count * SIZE * SIZE; i += THREADS) {
             const int n = i / (SIZE * SIZE), k = i % (SIZE * SIZE);
             near_pairs[n][k] = pairs[(n0 + n) * pairs_state + k / SIZE * pairs_row +

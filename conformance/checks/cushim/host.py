@@ -24,7 +24,7 @@ FORWARD, BACKWARD = 0, 1
 
 HERE = Path(__file__).parent
 KERNELS = re.compile(r"__global__ void __launch_bounds__\([^)]*\)\s*(\w+)\(")
-FLAGS = ("-std=c++20", "-O1", "-fPIC", "-shared", "-ffp-contract=off", "-fvisibility=hidden")
+FLAGS = ("-std=c++17", "-O1", "-fPIC", "-shared", "-ffp-contract=off", "-fvisibility=hidden")
 STRICT = ("-Wall", "-Werror", "-Wno-unknown-pragmas")
 
 

@@ -2,6 +2,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <cstring>
 #include <random>
 #include <vector>
 
@@ -65,9 +66,10 @@ bool wake_warps(int threads) {
         for (int i = 0; i < size; ++i) {
             const unsigned lanes = fibers[first + i].lanes;
             bool complete = fibers[first + i].state == IN_WARP && (lanes >> i & 1);
-            for (int j = 0; complete && j < size; ++j)
-                if (lanes >> j & 1)
-                    complete = fibers[first + j].state == IN_WARP && fibers[first + j].lanes == lanes;
+            for (int j = 0; complete && j < size; ++j) {
+                const Fiber& other = fibers[first + j];
+                if (lanes >> j & 1) complete = other.state == IN_WARP && other.lanes == lanes;
+            }
             if (!complete) continue;
             for (int j = 0; j < size; ++j)
                 if (lanes >> j & 1) fibers[first + j].state = READY;

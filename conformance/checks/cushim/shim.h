@@ -4,11 +4,19 @@
 // is filled with NaN before each block. A barrier or shuffle that not all threads reach is an
 // error. What is missing here a kernel may not use: it will not compile.
 #pragma once
-#include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <type_traits>
 #include <utility>
+
+// Of <cmath>, whose text takes longer to compile than all kernels.
+extern "C" {
+float fmaf(float, float, float);
+float fminf(float, float);
+float fmaxf(float, float);
+double fma(double, double, double);
+double fmin(double, double);
+double fmax(double, double);
+}
 
 #define __global__
 #define __device__
@@ -36,7 +44,7 @@ int lane();
 // Run ``body(arguments)`` once for each thread of each block; 0, or 1 where threads wait forever.
 int run(void (*body)(void**), void** arguments, Launch, char* shared, char* shared_end);
 
-template <class... P, size_t... I>
+template <class... P, std::size_t... I>
 void call(void (*kernel)(P...), void** arguments, std::index_sequence<I...>) {
     kernel(*static_cast<std::remove_reference_t<P>*>(arguments[I])...);
 }
@@ -45,10 +53,11 @@ template <class... P, void (*kernel)(P...)> struct Kernel<kernel> {
     static void body(void** arguments) {
         call(kernel, arguments, std::index_sequence_for<P...>());
     }
-    // Each parameter as Python sees it: bytes, whether of what it points to, whether to write there.
+    // Each parameter as Python sees it: bytes, of what it points to if it does, and to what end.
     template <class T> static Parameter parameter() {
         typedef std::remove_pointer_t<T> Target;
-        return {sizeof(Target), std::is_pointer_v<T>, std::is_pointer_v<T> && !std::is_const_v<Target>};
+        constexpr bool pointer = std::is_pointer_v<T>;
+        return {sizeof(Target), pointer, pointer && !std::is_const_v<Target>};
     }
     static int parameters(Parameter* out) {
         int count = 0;
@@ -83,9 +92,9 @@ inline void __syncthreads() { cushim::wait_for_block(); }
 template <class T> T __shfl_xor_sync(unsigned lanes, T value, int mask) {
     static_assert(sizeof(T) <= sizeof(uint64_t));
     uint64_t bits = 0;
-    std::memcpy(&bits, &value, sizeof value);
+    __builtin_memcpy(&bits, &value, sizeof value);
     bits = cushim::exchange(lanes, bits, cushim::lane() ^ mask);
-    std::memcpy(&value, &bits, sizeof value);
+    __builtin_memcpy(&value, &bits, sizeof value);
     return value;
 }
 
@@ -94,7 +103,7 @@ template <class T> T max(T x, T y) { return x < y ? y : x; }
 template <class To, class From> To same_bits(From x) {
     static_assert(sizeof(To) == sizeof(From));
     To bits;
-    std::memcpy(&bits, &x, sizeof x);
+    __builtin_memcpy(&bits, &x, sizeof x);
     return bits;
 }
 inline int __float_as_int(float x) { return same_bits<int>(x); }
