@@ -35,7 +35,9 @@ def fma(typing: Any, x: Any, y: Any, z: Any) -> Any:
 @intrinsic  # type: ignore[untyped-decorator]
 def _power_of_two(typing: Any, t: Any) -> Any:
     """Return the number whose exponent bits are the lowest bits of ``t``, and nothing else."""
-    bits, shift, real = (32, 23, ir.FloatType()) if t == types.float32 else (64, 52, ir.DoubleType())
+    bits, shift, real = (
+        (32, 23, ir.FloatType()) if t == types.float32 else (64, 52, ir.DoubleType())
+    )
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         whole = ir.IntType(bits)
@@ -61,8 +63,8 @@ def exp_parts(x: Any) -> tuple[Any, Any]:
 
 
 def _single(x: Any) -> Any:
-    x = LOW_S if LOW_S > x else x  # keeps NaN
-    x = HIGH_S if HIGH_S < x else x
+    x = LOW_S if x < LOW_S else x  # keeps NaN
+    x = HIGH_S if x > HIGH_S else x
     t = fma(x, LOG2E_S, MAGIC_S)
     f = fma(MAGIC_S - t, LN2_S, x)
     r = fma(f, np.float32(0.00139500736258924), np.float32(0.00836871936917305))
@@ -77,8 +79,8 @@ MAGIC_S, LOG2E_S, LN2_S = np.float32(SINGLE), np.float32(LOG2E), np.float32(np.l
 
 
 def _double(x: Any) -> Any:
-    x = LOW_D if LOW_D > x else x
-    x = HIGH_D if HIGH_D < x else x
+    x = LOW_D if x < LOW_D else x
+    x = HIGH_D if x > HIGH_D else x
     t = fma(x, LOG2E, DOUBLE)
     f = fma(DOUBLE - t, LN2_D, x)
     r = fma(f, 2.5115892387797495e-08, 2.763010656110537e-07)

@@ -186,9 +186,7 @@ def load(
 
 
 @njit  # type: ignore[untyped-decorator]
-def _store(
-    x: Array, out: Array, i: int, first: int, lo: int, steps: int, W: int
-) -> bool:
+def _store(x: Array, out: Array, i: int, first: int, lo: int, steps: int, W: int) -> bool:
     """Copy a tile into ``out`` and tell whether it is finite."""
     worst = x.dtype.type(0)
     for t in range(steps):

@@ -11,7 +11,7 @@ import array_api_compat
 import numpy as np
 
 from ssmcore import arrays
-from ssmcore.backend import Backend
+from ssmcore.backend import Backend, native
 from ssmcore.errors import SSMError
 from ssmcore.typing import Namespace
 
@@ -20,11 +20,12 @@ __all__ = ["TorchBackend"]
 
 @functools.cache
 def _native() -> Mapping[str, Callable[..., Any]]:
-    if importlib.util.find_spec("numba") is None:
+    if not (native() and importlib.util.find_spec("numba")):
         return {}
+    from ssmcore_torch._diagonal import diagonal_scan
     from ssmcore_torch._linear import linear_scan
 
-    return {"linear_scan": linear_scan}
+    return {"linear_scan": linear_scan, "diagonal_scan": diagonal_scan}
 
 
 class TorchBackend(Backend):
@@ -95,6 +96,14 @@ class TorchBackend(Backend):
     def stop_gradient(self, x: Any) -> Any:
         """Return ``x.detach()``."""
         return x.detach()
+
+    def wait(self, x: Any) -> Any:
+        """Return ``x`` when all work on its device is done; work on the CPU always is."""
+        import torch
+
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+        return x
 
     def value_and_grad(self, fn: Callable[[Any], Any], tree: Any) -> tuple[Any, Any]:
         """Return ``fn(tree)`` and its gradient by autograd."""
