@@ -10,7 +10,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ssmcore.backend import Backend
+from ssmcore.backend import Backend, native
 from ssmcore.typing import Namespace
 from ssmcore_cupy.cauchy import dplr_kernel
 from ssmcore_cupy.convolution import short_convolution
@@ -75,7 +75,7 @@ class CupyBackend(Backend):
 
     def primitives(self) -> Mapping[str, Callable[..., Any]]:
         """What runs as CUDA C; compiled by CuPy at the first call."""
-        return self._native
+        return self._native if native() else {}
 
     def devices(self) -> list[str]:
         """The CUDA devices that answer; none is an error that says so."""

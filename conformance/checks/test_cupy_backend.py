@@ -8,6 +8,7 @@ from typing import Any
 import array_api_compat.numpy
 import numpy as np
 import pytest
+import ssmcore_cupy
 from checks.cushim import host
 from checks.small_layers import EVERY, assert_close, numbers
 from ssmcore_cupy import CupyBackend
@@ -28,6 +29,7 @@ class OnNumpy(CupyBackend):
 @pytest.fixture
 def launch(monkeypatch: pytest.MonkeyPatch) -> host.HostLaunch:
     """Make CuPy's backend the owner of all NumPy arrays; returns what launches its kernels."""
+    monkeypatch.setattr(ssmcore_cupy, "native", lambda: True)
     launch = host.HostLaunch(7)
     module = SimpleNamespace(ndarray=np.ndarray, asnumpy=np.array)
     path = OnNumpy(module, array_api_compat.numpy, launch)
@@ -64,6 +66,14 @@ def test_every_layer_runs_its_kernels(
     y = layer(params, u, mode=mode, lengths=lengths)
     assert set(launch.launched) == KERNELS[name, mode]
     assert_close(f"{name} {mode}", y, expected, dtype)
+
+
+def test_references_run_where_native_code_is_switched_off(
+    launch: host.HostLaunch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssmcore_cupy, "native", lambda: False)
+    ssm.linear_scan(np.full(4, 0.5), numbers("float64"))
+    assert launch.launched == []
 
 
 def test_every_kernel_replaces_a_primitive(launch: host.HostLaunch) -> None:
