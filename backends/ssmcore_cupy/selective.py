@@ -14,7 +14,16 @@ from ssmcore_cupy.launch import NULL, Launch, Source, strided
 from ssmcore_cupy.linear import linear_scan
 from ssmcore_cupy.rows import as_rows, broadcast_rows, real_name
 
-__all__ = ["Layout", "layout", "selective_scan"]
+__all__ = [
+    "Given",
+    "Layout",
+    "coefficients",
+    "constants",
+    "forward",
+    "layout",
+    "selective_scan",
+    "shares",
+]
 
 THREADS = 128
 WARP = 32
@@ -46,13 +55,8 @@ def selective_scan(
         run = REFERENCES["selective_scan"]
         out: tuple[Any, Any] = run(u, delta, A, B, C, D, initial=initial, reset=reset)
         return out
-    xp = arrays.namespace(u, delta, A, B, C)
-    lead, (length, channels) = u.shape[:-2], u.shape[-2:]
-    states, rows = A.shape[1], math.prod(lead)
-    chosen = layout(rows * channels, length, states, u.itemsize)
-    segment = -(-length // chosen.segments)
-    given = _Given(
-        (rows, -(-length // segment), segment),
+    xp, lead = arrays.namespace(u, delta, A, B, C), u.shape[:-2]
+    given = Given(
         as_rows(u, 2),
         as_rows(delta, 2),
         A,
@@ -62,17 +66,13 @@ def selective_scan(
         None if reset is None else broadcast_rows(reset, lead, 1),
         None if initial is None else as_rows(initial, 2),
     )
-    after = NULL if chosen.segments == 1 else _after(launch, chosen, given)
-    y = xp.empty(given.u.shape, dtype=u.dtype, device=arrays.device(u))
-    last = xp.empty((rows, channels, states), dtype=u.dtype, device=arrays.device(u))
-    _run(launch, chosen, given, (after, y, last, NULL, NULL, NULL))
-    return xp.reshape(y, u.shape), xp.reshape(last, (*lead, channels, states))
+    y, last = forward(launch, given)
+    return xp.reshape(y, u.shape), xp.reshape(last, (*lead, *A.shape))
 
 
-class _Given(NamedTuple):
-    """The arguments by rows; ``cut`` is (rows, segments, steps of a segment)."""
+class Given(NamedTuple):
+    """The arguments by rows: (R, L, H), (R, L, N), (R | 1, L), (R, H, N)."""
 
-    cut: tuple[int, int, int]
     u: Any
     delta: Any
     A: Any
@@ -83,32 +83,47 @@ class _Given(NamedTuple):
     start: Any | None
 
 
-def _after(launch: Launch, chosen: Layout, given: _Given) -> Any:
+def forward(launch: Launch, given: Given, checkpoints: Any | None = None) -> tuple[Any, Any]:
+    """Return y (R, L, H) and the last states (R, H, N).
+
+    The states before each ``steps`` of the layout go to ``checkpoints`` (R, ceil(L / steps), H, N).
+    """
+    xp, u = arrays.namespace(given.u), given.u
+    rows, length, channels = u.shape
+    states = given.A.shape[1]
+    chosen = layout(rows * channels, length, states, u.itemsize)
+    after = NULL if chosen.segments == 1 else _after(launch, chosen, given)
+    y = xp.empty(u.shape, dtype=u.dtype, device=arrays.device(u))
+    last = xp.empty((rows, channels, states), dtype=u.dtype, device=arrays.device(u))
+    notes = NULL if checkpoints is None else checkpoints
+    _run(launch, chosen, given, (after, y, last, NULL, NULL, NULL, notes))
+    return y, last
+
+
+def _after(launch: Launch, chosen: Layout, given: Given) -> Any:
     """Return the state after each segment, (R, segments, H N) in double precision."""
-    xp, u, (rows, segments, _) = arrays.namespace(given.u), given.u, given.cut
-    numbers, device = math.prod(given.A.shape), arrays.device(u)
-    shape = (rows, segments, numbers)
+    xp, u = arrays.namespace(given.u), given.u
+    rows, segments = u.shape[0], _cut(chosen, u.shape[1])[0]
+    shape, device = (rows, segments, math.prod(given.A.shape)), arrays.device(u)
     map_a, map_b = (xp.empty(shape, dtype=xp.float64, device=device) for _ in range(2))
-    keep = xp.empty(shape[:2], dtype=xp.bool, device=device)
-    _run(launch, chosen, given, (NULL, NULL, NULL, map_a, map_b, keep), reduce=True)
+    cut = xp.empty(shape[:2], dtype=xp.bool, device=device)
+    _run(launch, chosen, given, (NULL, NULL, NULL, map_a, map_b, cut, NULL), reduce=True)
     start = None
     if given.start is not None:
-        start = xp.astype(xp.reshape(given.start, (rows, numbers)), xp.float64, copy=False)
-    restarts = None if given.reset is None else ~keep
-    return linear_scan(launch, map_a, map_b, start, reset=restarts, reverse=False)
+        start = xp.astype(xp.reshape(given.start, (rows, -1)), xp.float64, copy=False)
+    reset = None if given.reset is None else cut
+    return linear_scan(launch, map_a, map_b, start, reset=reset, reverse=False)
 
 
-def _run(
-    launch: Launch,
-    chosen: Layout,
-    given: _Given,
-    results: tuple[Any, ...],
-    *,
-    reduce: bool = False,
-) -> None:
-    rows, segments, segment = given.cut
-    length, channels = given.u.shape[1:]
-    arguments = (
+def _cut(chosen: Layout, length: int) -> tuple[int, int]:
+    """Return the number of segments and how many steps they have, whole multiples of ``steps``."""
+    segment = -(-length // (chosen.segments * chosen.steps)) * chosen.steps
+    return -(-length // segment), segment
+
+
+def coefficients(given: Given) -> tuple[Any, ...]:
+    """Return the arguments that forward and backward kernels have in common."""
+    return (
         *strided(given.u, 3),
         *strided(given.delta, 3),
         *strided(given.A, 2),
@@ -116,11 +131,22 @@ def _run(
         *strided(given.C, 3),
         *strided(given.D, 1),
         *strided(given.reset, 2),
-        *strided(given.start, 3),
-        *results,
-        *(np.int64(n) for n in (length, channels, segments, segment)),
     )
-    source = _source(chosen, given, reduce)
+
+
+def _run(
+    launch: Launch,
+    chosen: Layout,
+    given: Given,
+    results: tuple[Any, ...],
+    *,
+    reduce: bool = False,
+) -> None:
+    rows, length, channels = given.u.shape
+    segments, segment = _cut(chosen, length)
+    sizes = (np.int64(n) for n in (length, channels, segments, segment))
+    arguments = (*coefficients(given), *strided(given.start, 3), *results, *sizes)
+    source = Source("selective_scan.cu", (*constants(chosen, given), ("REDUCE", int(reduce))))
     blocks = rows * -(-channels * chosen.lanes // THREADS) * segments
     launch(source, "selective_scan", blocks, THREADS, arguments)
 
@@ -156,24 +182,27 @@ def layout(sequences: int, length: int, states: int, itemsize: int) -> Layout:
         or (length == 1 and states > lanes)
     ):
         lanes *= 2
-    per_lane = -(-states // lanes)
-    vector = next(v for v in (16 // itemsize, 2, 1) if per_lane % v == 0)
     wanted = FILLING // (sequences * lanes)
     segments = min(wanted, length // SHORTEST) if wanted >= WORTH else 1
     steps = 1 if length == 1 else 32 // itemsize
-    return Layout(lanes, per_lane, vector, steps, max(1, segments))
+    return Layout(lanes, *shares(states, lanes, itemsize), steps, max(1, segments))
 
 
-def _source(chosen: Layout, given: _Given, reduce: bool) -> Source:
-    constants: dict[str, str | int] = {
-        "REAL": real_name(given.u),
-        "STATES": given.A.shape[1],
-        "LANES": chosen.lanes,
-        "PER_LANE": chosen.per_lane,
-        "VECTOR": chosen.vector,
-        "STEPS": chosen.steps,
-        "THREADS": THREADS,
-        "RESETS": int(given.reset is not None),
-        "REDUCE": int(reduce),
-    }
-    return Source("selective_scan.cu", tuple(constants.items()))
+def shares(states: int, lanes: int, itemsize: int) -> tuple[int, int]:
+    """Return how many states a lane has, and how many of them are neighbours."""
+    per_lane = -(-states // lanes)
+    return per_lane, next(v for v in (16 // itemsize, 2, 1) if per_lane % v == 0)
+
+
+def constants(chosen: Layout, given: Given) -> tuple[tuple[str, str | int], ...]:
+    """Return what both kernels are compiled for."""
+    return (
+        ("REAL", real_name(given.u)),
+        ("STATES", given.A.shape[1]),
+        ("LANES", chosen.lanes),
+        ("PER_LANE", chosen.per_lane),
+        ("VECTOR", chosen.vector),
+        ("STEPS", chosen.steps),
+        ("THREADS", THREADS),
+        ("RESETS", int(given.reset is not None)),
+    )

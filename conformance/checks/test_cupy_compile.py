@@ -13,7 +13,8 @@ from ssmcore_cupy.cauchy import MOST_RANK, dplr_kernel
 from ssmcore_cupy.convolution import MOST_TAPS, short_convolution
 from ssmcore_cupy.launch import FOLDER, Source
 from ssmcore_cupy.linear import linear_scan
-from ssmcore_cupy.selective import selective_scan
+from ssmcore_cupy.selective import Given, selective_scan
+from ssmcore_cupy.selective_backward import backward, checkpoints_for
 
 REALS = ("float32", "float64")
 
@@ -67,10 +68,19 @@ def _dplr_kernels(launch: Recorder) -> None:
         dplr_kernel(launch, one[:, 0].real, -one, np.ones((rank, 2, 4), dtype), one, one, 9)
 
 
+def _selective_gradients(launch: Recorder) -> None:
+    for dtype, (length, states) in itertools.product(REALS, ((40, 16), (40, 128), (1, 3))):
+        u, A = np.ones((2, length, 3), dtype), np.ones((3, states), dtype)
+        B = np.ones((2, length, states), dtype)
+        given = Given(u, u, A, B, B, None, np.ones((2, length), bool), None)
+        backward(launch, given, checkpoints_for(given), u, None)
+
+
 CALLS: dict[str, Callable[[Recorder], None]] = {
     "linear_scan.cu": _linear_scans,
     "cauchy.cu": _dplr_kernels,
     "selective_scan.cu": _selective_scans,
+    "selective_scan_backward.cu": _selective_gradients,
     "short_convolution.cu": _short_convolutions,
 }
 

@@ -19,44 +19,11 @@
 // How many of n values each thread handles, and how many that makes.
 #define SHARE(n) (((n) + THREADS - 1) / THREADS)
 #define WHOLE(n) (SHARE(n) * THREADS)
+// Blocks that share a multiprocessor at least: a bound on registers that no case needs to exceed.
+#define RESIDENT (STEPS == 1 ? 8 : PER_LANE <= 4 ? 4 : sizeof(State) * PER_LANE > 64 ? 2 : 3)
 
-// exp(x) = scale (1 + rest): a power of two, and what is left to one rounding near x = 0, where a
-// rounded exp(x) would be off by half an ulp at every step. Minimax polynomials on
-// |f| <= ln(2) / 2, within 3.3e-9 and 3.9e-18. 0 where exp(x) is no normal number any more, inf
-// where it overflows. NaN is not kept: see not_a_number.
-template <class R> struct Power {
-    R scale, rest;
-};
-
-__device__ __forceinline__ Power<float> power(float x) {
-    const float magic = 12583039.f;  // 1.5 2^23 + 127: rounds to an integer, in the lowest bits
-    x = fminf(fmaxf(x, -88.1f), 89.f);
-    const float t = fmaf(x, 1.4426950408889634f, magic);
-    const float f = fmaf(magic - t, 0.6931471805599453f, x);
-    float r = fmaf(f, 0.00139500736258924f, 0.00836871936917305f);
-    r = fmaf(f, r, 0.04166621342301369f);
-    r = fmaf(f, r, 0.1666652113199234f);
-    r = fmaf(f, r, 0.5f);
-    return Power<float>{__int_as_float(__float_as_int(t) << 23), fmaf(f * f, r, f)};
-}
-__device__ __forceinline__ Power<double> power(double x) {
-    const double magic = 6755399441056767.;  // 1.5 2^52 + 1023
-    x = fmin(fmax(x, -709.2), 710.);
-    const double t = fma(x, 1.4426950408889634, magic);
-    const double f = fma(magic - t, 0.6931471805599453, x);
-    double r = fma(f, 2.5115892387797495e-08, 2.763010656110537e-07);
-    r = fma(f, r, 2.75572229681831e-06);
-    r = fma(f, r, 2.4801493603679172e-05);
-    r = fma(f, r, 0.00019841269909261265);
-    r = fma(f, r, 0.0013888888943003677);
-    r = fma(f, r, 0.008333333333311373);
-    r = fma(f, r, 0.0416666666665333);
-    r = fma(f, r, 0.1666666666666669);
-    r = fma(f, r, 0.500000000000001);
-    return Power<double>{__longlong_as_double(__double_as_longlong(t) << 52), fma(f * f, r, f)};
-}
-
-// NaN where x is, else 0: what a state starts from, so that NaN in A is not lost.
+// NaN where x is, else 0: what a state starts from, so that NaN in A, which power() drops, is not
+// lost.
 __device__ __forceinline__ REAL not_a_number(REAL x) { return x == x ? 0 : x; }
 
 // high + low, of which ``low`` is what rounding took from ``high``.
@@ -86,7 +53,7 @@ __device__ __forceinline__ int state_of(int lane, int i) {
     return (i / VECTOR * LANES + lane) * VECTOR + i % VECTOR;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 selective_scan(const REAL* __restrict__ u, i64 u_row, i64 u_time, i64 u_channel,
                const REAL* __restrict__ delta, i64 delta_row, i64 delta_time, i64 delta_channel,
                const REAL* __restrict__ A, i64 A_channel, i64 A_state,
@@ -100,7 +67,9 @@ selective_scan(const REAL* __restrict__ u, i64 u_row, i64 u_time, i64 u_channel,
                REAL* __restrict__ last,           // (rows, channels, STATES)
                double* __restrict__ map_a,        // (rows, segments, channels, STATES); these
                double* __restrict__ map_b,        // two and the next where REDUCE, y and last
-               bool* __restrict__ map_keep,       // (rows, segments) where not
+               bool* __restrict__ map_cut,        // (rows, segments) where not
+               REAL* __restrict__ checkpoints,    // before each STEPS steps, or null:
+                                                  // (rows, ceil(length / STEPS), channels, STATES)
                i64 length, i64 channels, i64 segments, i64 segment)
 {
     __shared__ __align__(16) REAL in_B[WHOLE(STEPS * PADDED)], in_C[WHOLE(STEPS * PADDED)];
@@ -117,7 +86,7 @@ selective_scan(const REAL* __restrict__ u, i64 u_row, i64 u_time, i64 u_channel,
 
     State h[PER_LANE], whole[REDUCE ? PER_LANE : 1];
     REAL decay[PER_LANE];
-    int kept = 1;
+    bool restarted = false;
 #pragma unroll
     for (int i = 0; i < PER_LANE; ++i) {
         const int n = state_of(lane, i);
@@ -160,12 +129,21 @@ selective_scan(const REAL* __restrict__ u, i64 u_row, i64 u_time, i64 u_channel,
         if (RESETS && (int)threadIdx.x < steps)
             cut[threadIdx.x] = reset[row * reset_row + (t0 + threadIdx.x) * reset_time];
         __syncthreads();
+        if (!REDUCE && checkpoints) {
+            const i64 tile = row * ((length + STEPS - 1) / STEPS) + t0 / STEPS;
+#pragma unroll
+            for (int i = 0; i < PER_LANE; ++i) {
+                const int n = state_of(lane, i);
+                if (exists && n < STATES)
+                    checkpoints[(tile * channels + first + channel) * STATES + n] = h[i].high;
+            }
+        }
 #pragma unroll
         for (int t = 0; t < STEPS; ++t) {
             if (t >= steps) break;
             const REAL step = in_delta[t * CHANNELS + channel];
             const REAL drive = step * in_u[t * CHANNELS + channel];
-            if (RESETS && cut[t]) kept = 0;
+            if (RESETS && cut[t]) restarted = true;
             REAL sum = 0;
 #pragma unroll
             for (int i = 0; i < PER_LANE; ++i) {
@@ -211,5 +189,5 @@ selective_scan(const REAL* __restrict__ u, i64 u_row, i64 u_time, i64 u_channel,
             last[(row * channels + first + channel) * STATES + n] = h[i].high;
         }
     }
-    if (REDUCE && group == 0 && threadIdx.x == 0) map_keep[row * segments + s] = kept;
+    if (REDUCE && group == 0 && threadIdx.x == 0) map_cut[row * segments + s] = restarted;
 }
