@@ -47,7 +47,7 @@ def verify(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Everything CI checks: style, types, the suite on every backend, the doctests."""
-    install(session, "torch,jax,conformance", *DEV, *OTHERS, editable=True)
+    install(session, "torch,jax,conformance,numba,plot", *DEV, *OTHERS, *BENCH, editable=True)
     _lint(session)
     _types(session)
     session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs, env=ONCE)
@@ -85,7 +85,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Types only."""
-    install(session, "torch,jax,conformance", *DEV, editable=True)
+    install(session, "torch,jax,conformance,numba,plot", *DEV, *BENCH, editable=True)
     _types(session)
 
 

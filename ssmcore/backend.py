@@ -113,6 +113,10 @@ class Backend:
         """Return ``x`` once the work that makes it is done; at once where calls wait anyway."""
         return x
 
+    def differentiates(self, *given: Array) -> bool:
+        """Whether derivatives by ``given`` are being recorded, as far as one can tell."""
+        return False
+
     def fold(
         self, step: Callable[..., tuple[Any, Array]], carry: Any, inputs: Mapping[str, Array]
     ) -> tuple[Any, Array]:

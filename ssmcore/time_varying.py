@@ -122,8 +122,15 @@ class SelectiveSystem:
         return self.written_out().to_dense()
 
     def coefficients(self) -> dict[str, Array]:
-        """Return what changes with time, each with its time axis at -3."""
-        return self.written_out().coefficients()
+        """Return what changes with time, each with its time axis at -3, as the fused scan has it.
+
+        It moves a state by exp(delta_t A) in the widest float: what the rounding of that takes from
+        a slow state at every step would add up.
+        """
+        if self.method != "mamba":
+            return self.written_out().coefficients()
+        wide = (arrays.widen(x) for x in (self.delta, self.A, self.B, self.C))
+        return SelectiveSystem(*wide, self.D, self.method).written_out().coefficients()
 
     step = staticmethod(TimeVaryingSystem.step)
 

@@ -68,7 +68,7 @@ def _steps(A: Any, h: Any, inputs: Now) -> tuple[Any, Any]:
 
     def step(h: Any, now: Now) -> tuple[Any, Any]:
         delta = now["delta"][..., None]
-        moved = jnp.exp(delta * A) * h
+        moved = jnp.exp(arrays.widen(delta) * arrays.widen(A)) * h
         if "keep" in now:
             moved = jnp.where(now["keep"], moved, jnp.zeros_like(moved))
         h = moved + (delta * now["u"][..., None]) * now["B"]

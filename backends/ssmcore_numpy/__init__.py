@@ -36,9 +36,9 @@ class NumpyBackend(Backend):
 def _native() -> Mapping[str, Callable[..., Any]]:
     if not (native() and importlib.util.find_spec("numba")):
         return {}
-    from ssmcore_numpy._primitives import diagonal_scan, linear_scan
+    from ssmcore_numpy import _primitives
 
-    return {"linear_scan": linear_scan, "diagonal_scan": diagonal_scan}
+    return {name: getattr(_primitives, name) for name in _primitives.__all__}
 
 
 BACKEND = NumpyBackend()

@@ -6,11 +6,17 @@ from typing import Any
 
 import numba
 import numpy as np
-from ssmcore_numba import diagonal, linear, mixing
+from ssmcore_numba import diagonal, linear, mixing, selective
 
-from ssmcore.primitives.canonical import diagonal_scan_form, linear_scan_form
+from ssmcore.primitives import REFERENCES
+from ssmcore.primitives.canonical import (
+    diagonal_scan_form,
+    fused,
+    linear_scan_form,
+    selective_scan_form,
+)
 
-__all__ = ["diagonal_scan", "linear_scan"]
+__all__ = ["diagonal_scan", "linear_scan", "selective_scan"]
 
 Array = np.ndarray[Any, Any]
 
@@ -41,3 +47,25 @@ def diagonal_scan(
     run = mixing.diagonal_scan if a.ndim == 1 else diagonal.diagonal_scan
     y, last = run(a, B, C, *form, reverse=reverse, threads=numba.get_num_threads())
     return y.reshape(u.shape), last.reshape((*u.shape[:-2], *a.shape))
+
+
+def selective_scan(
+    u: Array,
+    delta: Array,
+    A: Array,
+    B: Array,
+    C: Array,
+    D: Array | None,
+    *,
+    initial: Array | None,
+    reset: Array | None,
+) -> tuple[Array, Array]:
+    """See ssmcore.selective_scan."""
+    if not fused(u, A, B, C):
+        run = REFERENCES["selective_scan"]
+        found: tuple[Array, Array] = run(u, delta, A, B, C, D, initial=initial, reset=reset)
+        return found
+    form = selective_scan_form(u, delta, A, B, C, initial, reset)
+    threads = numba.get_num_threads()
+    y, last, _ = selective.selective_scan(*form[:5], D, *form[5:], False, threads=threads)
+    return y.reshape(u.shape), last.reshape((*u.shape[:-2], *A.shape))

@@ -24,8 +24,13 @@ def _native() -> Mapping[str, Callable[..., Any]]:
         return {}
     from ssmcore_torch._diagonal import diagonal_scan
     from ssmcore_torch._linear import linear_scan
+    from ssmcore_torch._selective import selective_scan
 
-    return {"linear_scan": linear_scan, "diagonal_scan": diagonal_scan}
+    return {
+        "linear_scan": linear_scan,
+        "diagonal_scan": diagonal_scan,
+        "selective_scan": selective_scan,
+    }
 
 
 class TorchBackend(Backend):
@@ -75,6 +80,18 @@ class TorchBackend(Backend):
 
         return type(x) in (torch.Tensor, torch.nn.Parameter) and not (
             torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
+        )
+
+    def differentiates(self, *given: Any) -> bool:
+        """Whether autograd records ``given``, or torch.compile, torch.func or a dual level may."""
+        import torch
+        from torch.autograd.forward_ad import unpack_dual
+
+        return any(
+            not self.concrete(x)
+            or (torch.is_grad_enabled() and x.requires_grad)
+            or unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
+            for x in given
         )
 
     def check_values(self, x: Any) -> None:

@@ -188,13 +188,15 @@ def selective_scan(
     states = math.prod(A.shape)
     flat = (*u.shape[:-1], states)
     dtype = xp.result_type(A.dtype, B.dtype)
-    a = xp.exp(delta[..., None] * A)
-    b = xp.astype(xp.broadcast_to((delta * u)[..., None] * B_t, shape), dtype, copy=False)
+    wide, wide_A = arrays.widen(delta)[..., None], arrays.widen(A)
+    a = xp.exp(wide * wide_A)
+    b = xp.broadcast_to(arrays.widen((delta * u)[..., None] * B_t), shape)
+    b = xp.astype(b, xp.result_type(a.dtype, b.dtype), copy=False)
     if initial is None:
         initial = xp.zeros((*u.shape[:-2], *A.shape), dtype=dtype, device=arrays.device(u))
-    start = xp.reshape(initial, (*u.shape[:-2], states))
+    start = xp.astype(xp.reshape(initial, (*u.shape[:-2], states)), b.dtype, copy=False)
     h = _scan(xp.reshape(a, flat), xp.reshape(b, flat), start, reset=reset, reverse=False)
-    h = xp.reshape(h, shape)
+    h = xp.astype(xp.reshape(h, shape), dtype, copy=False)
     y = _read(C_t, h, channels=True) * (2.0 if arrays.is_complex(A) else 1.0)
     y = y if D is None else y + D * u
     return y, h[..., -1, :, :] if u.shape[-2] else initial

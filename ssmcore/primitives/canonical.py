@@ -12,7 +12,15 @@ from typing import NamedTuple
 from ssmcore import arrays
 from ssmcore.typing import Array
 
-__all__ = ["DiagonalScan", "LinearScan", "diagonal_scan_form", "linear_scan_form"]
+__all__ = [
+    "DiagonalScan",
+    "LinearScan",
+    "SelectiveScan",
+    "diagonal_scan_form",
+    "fused",
+    "linear_scan_form",
+    "selective_scan_form",
+]
 
 
 class LinearScan(NamedTuple):
@@ -65,6 +73,48 @@ def diagonal_scan_form(
     keep = None if reset is None else _rows(~reset, lead, (L,))
     state = xp.reshape(initial, (rows, *a.shape))
     return DiagonalScan(xp.reshape(u, (rows, L, H)), state, keep)
+
+
+class SelectiveScan(NamedTuple):
+    """What the fused ``selective_scan`` runs over, by rows.
+
+    u, delta (R, L, H), A (H, N), B, C (R, L, N), start (R, H, N); keep as in ``LinearScan``, but
+    (R, L).
+    """
+
+    u: Array
+    delta: Array
+    A: Array
+    B: Array
+    C: Array
+    start: Array
+    keep: Array | None
+
+
+def fused(u: Array, A: Array, B: Array, C: Array) -> bool:
+    """Whether a fused kernel takes these: A is real, B and C are shared by all channels."""
+    return not arrays.is_complex(A) and B.ndim == C.ndim == u.ndim and 0 not in u.shape
+
+
+def selective_scan_form(
+    u: Array,
+    delta: Array,
+    A: Array,
+    B: Array,
+    C: Array,
+    initial: Array | None,
+    reset: Array | None,
+) -> SelectiveScan:
+    """Return the arguments of ``ssmcore.selective_scan`` by rows."""
+    xp = arrays.namespace(u, A)
+    lead, L = u.shape[:-2], u.shape[-2]
+    rows = math.prod(lead)
+    if initial is None:
+        initial = xp.zeros((rows, *A.shape), dtype=A.dtype, device=arrays.device(u))
+    keep = None if reset is None else xp.broadcast_to(_rows(~reset, lead, (L,)), (rows, L))
+    flat = [xp.reshape(x, (rows, L, x.shape[-1])) for x in (u, delta, B, C)]
+    start = xp.reshape(initial, (rows, *A.shape))
+    return SelectiveScan(flat[0], flat[1], A, flat[2], flat[3], start, keep)
 
 
 def _rows(x: Array, lead: tuple[int, ...], tail: tuple[int, ...]) -> Array:
