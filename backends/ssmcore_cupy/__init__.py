@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
-from ssmcore.backend import Backend
+from ssmcore.backend import Backend, native
 from ssmcore.typing import Namespace
+from ssmcore_cupy.cauchy import dplr_kernel
+from ssmcore_cupy.convolution import short_convolution
+from ssmcore_cupy.launch import Launch, RawLaunch
+from ssmcore_cupy.linear import linear_scan
+from ssmcore_cupy.selective import selective_scan
 
 __all__ = ["BACKEND", "CupyBackend"]
 
@@ -17,17 +24,23 @@ __all__ = ["BACKEND", "CupyBackend"]
 class CupyBackend(Backend):
     """CuPy: CUDA arrays with NumPy's interface; imported on first use only.
 
-    ``module`` and ``namespace`` stand in for ``cupy`` and ``array_api_compat.cupy``; given by
-    tests that run this path without a GPU.
+    ``module``, ``namespace`` and ``launch`` stand in for ``cupy``, ``array_api_compat.cupy`` and
+    what launches kernels; given by tests that run this path without a GPU.
     """
 
     name = "cupy"
     library = "cupy"
     install = 'pip install "ssmcore[cupy]"'
 
-    def __init__(self, module: Any = None, namespace: Namespace | None = None) -> None:
+    def __init__(
+        self,
+        module: Any = None,
+        namespace: Namespace | None = None,
+        launch: Launch | None = None,
+    ) -> None:
         self._module = module
         self._namespace = namespace
+        self._launch = launch
 
     @property
     def cupy(self) -> Any:
@@ -48,6 +61,21 @@ class CupyBackend(Backend):
     def version(self) -> str:
         """The version of CuPy, whichever of its wheels is installed."""
         return str(self.cupy.__version__)
+
+    @functools.cached_property
+    def _native(self) -> Mapping[str, Callable[..., Any]]:
+        launch = self._launch or RawLaunch(self.cupy)
+        kernels: dict[str, Callable[..., Any]] = {
+            "linear_scan": linear_scan,
+            "selective_scan": selective_scan,
+            "short_convolution": short_convolution,
+            "dplr_kernel": dplr_kernel,
+        }
+        return {name: functools.partial(run, launch) for name, run in kernels.items()}
+
+    def primitives(self) -> Mapping[str, Callable[..., Any]]:
+        """What runs as CUDA C; compiled by CuPy at the first call."""
+        return self._native if native() else {}
 
     def devices(self) -> list[str]:
         """The CUDA devices that answer; none is an error that says so."""

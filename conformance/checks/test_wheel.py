@@ -68,6 +68,13 @@ def test_every_module_of_the_sources_is_in_it(names: list[str]) -> None:
     assert sources == {name for name in names if name.endswith(".py")}
 
 
+def test_every_kernel_of_the_sources_is_in_it(names: list[str]) -> None:
+    folder = ROOT / "backends"
+    kernels = {path.relative_to(folder).as_posix() for path in folder.glob("*/kernels/*.cu*")}
+    assert kernels
+    assert kernels <= set(names)
+
+
 def test_the_data_is_in_it_with_its_licence(names: list[str]) -> None:
     assert {"ssmcore/data/ecg.npy", "ssmcore/data/LICENSE-ecg.md"} <= set(names)
     assert any(".dist-info/licenses/" in name and name.endswith("/LICENSE") for name in names)

@@ -1,0 +1,208 @@
+"""``selective_scan`` on CuPy: serial in time, all states in registers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ssmcore import arrays
+from ssmcore.primitives.dispatch import REFERENCES
+from ssmcore_cupy.launch import NULL, Launch, Source, strided
+from ssmcore_cupy.linear import linear_scan
+from ssmcore_cupy.rows import as_rows, broadcast_rows, real_name
+
+__all__ = [
+    "Given",
+    "Layout",
+    "coefficients",
+    "constants",
+    "forward",
+    "layout",
+    "selective_scan",
+    "shares",
+]
+
+THREADS = 128
+WARP = 32
+MOST_STATES = 256
+REGISTERS = 32
+"""Bytes of states a thread holds at most (and twice as many beside: what rounding took, and A)."""
+FILLING = 1 << 16
+"""Threads that fill a device."""
+SHORTEST = 128
+"""Steps a segment has at least."""
+WORTH = 4
+"""Segments from which on cutting the time pays."""
+
+
+def selective_scan(
+    launch: Launch,
+    u: Any,
+    delta: Any,
+    A: Any,
+    B: Any,
+    C: Any,
+    D: Any | None,
+    *,
+    initial: Any | None,
+    reset: Any | None,
+) -> tuple[Any, Any]:
+    """See ssmcore.selective_scan: real, with B and C shared by the channels; else the reference."""
+    if 0 in u.shape or not _fits(u, A, B, C):
+        run = REFERENCES["selective_scan"]
+        out: tuple[Any, Any] = run(u, delta, A, B, C, D, initial=initial, reset=reset)
+        return out
+    xp, lead = arrays.namespace(u, delta, A, B, C), u.shape[:-2]
+    given = Given(
+        as_rows(u, 2),
+        as_rows(delta, 2),
+        A,
+        as_rows(B, 2),
+        as_rows(C, 2),
+        D,
+        None if reset is None else broadcast_rows(reset, lead, 1),
+        None if initial is None else as_rows(initial, 2),
+    )
+    y, last = forward(launch, given)
+    return xp.reshape(y, u.shape), xp.reshape(last, (*lead, *A.shape))
+
+
+class Given(NamedTuple):
+    """The arguments by rows: (R, L, H), (R, L, N), (R | 1, L), (R, H, N)."""
+
+    u: Any
+    delta: Any
+    A: Any
+    B: Any
+    C: Any
+    D: Any | None
+    reset: Any | None
+    start: Any | None
+
+
+def forward(launch: Launch, given: Given, checkpoints: Any | None = None) -> tuple[Any, Any]:
+    """Return y (R, L, H) and the last states (R, H, N).
+
+    The states before each ``steps`` of the layout go to ``checkpoints`` (R, ceil(L / steps), H, N).
+    """
+    xp, u = arrays.namespace(given.u), given.u
+    rows, length, channels = u.shape
+    states = given.A.shape[1]
+    chosen = layout(rows * channels, length, states, u.itemsize)
+    after = NULL if chosen.segments == 1 else _after(launch, chosen, given)
+    y = xp.empty(u.shape, dtype=u.dtype, device=arrays.device(u))
+    last = xp.empty((rows, channels, states), dtype=u.dtype, device=arrays.device(u))
+    notes = NULL if checkpoints is None else checkpoints
+    _run(launch, chosen, given, (after, y, last, NULL, NULL, NULL, notes))
+    return y, last
+
+
+def _after(launch: Launch, chosen: Layout, given: Given) -> Any:
+    """Return the state after each segment, (R, segments, H N) in double precision."""
+    xp, u = arrays.namespace(given.u), given.u
+    rows, segments = u.shape[0], _cut(chosen, u.shape[1])[0]
+    shape, device = (rows, segments, math.prod(given.A.shape)), arrays.device(u)
+    map_a, map_b = (xp.empty(shape, dtype=xp.float64, device=device) for _ in range(2))
+    cut = xp.empty(shape[:2], dtype=xp.bool, device=device)
+    _run(launch, chosen, given, (NULL, NULL, NULL, map_a, map_b, cut, NULL), reduce=True)
+    start = None
+    if given.start is not None:
+        start = xp.astype(xp.reshape(given.start, (rows, -1)), xp.float64, copy=False)
+    reset = None if given.reset is None else cut
+    return linear_scan(launch, map_a, map_b, start, reset=reset, reverse=False)
+
+
+def _cut(chosen: Layout, length: int) -> tuple[int, int]:
+    """Return the number of segments and how many steps they have, whole multiples of ``steps``."""
+    segment = -(-length // (chosen.segments * chosen.steps)) * chosen.steps
+    return -(-length // segment), segment
+
+
+def coefficients(given: Given) -> tuple[Any, ...]:
+    """Return the arguments that forward and backward kernels have in common."""
+    return (
+        *strided(given.u, 3),
+        *strided(given.delta, 3),
+        *strided(given.A, 2),
+        *strided(given.B, 3),
+        *strided(given.C, 3),
+        *strided(given.D, 1),
+        *strided(given.reset, 2),
+    )
+
+
+def _run(
+    launch: Launch,
+    chosen: Layout,
+    given: Given,
+    results: tuple[Any, ...],
+    *,
+    reduce: bool = False,
+) -> None:
+    rows, length, channels = given.u.shape
+    segments, segment = _cut(chosen, length)
+    sizes = (np.int64(n) for n in (length, channels, segments, segment))
+    arguments = (*coefficients(given), *strided(given.start, 3), *results, *sizes)
+    source = Source("selective_scan.cu", (*constants(chosen, given), ("REDUCE", int(reduce))))
+    blocks = rows * -(-channels * chosen.lanes // THREADS) * segments
+    launch(source, "selective_scan", blocks, THREADS, arguments)
+
+
+def _fits(u: Any, A: Any, B: Any, C: Any) -> bool:
+    real = not any(arrays.is_complex(x) for x in (A, B, C))
+    return real and B.ndim == C.ndim == u.ndim and 0 < A.shape[1] <= MOST_STATES
+
+
+@dataclass(frozen=True)
+class Layout:
+    """``lanes`` threads a channel, ``steps`` at a time; the whole time in ``segments``."""
+
+    lanes: int
+    per_lane: int
+    vector: int
+    steps: int
+    segments: int
+
+
+def layout(sequences: int, length: int, states: int, itemsize: int) -> Layout:
+    """Return how to run ``sequences`` (rows times channels) of ``length`` steps.
+
+    Few lanes a channel do the least work; more where one thread cannot hold the states, where
+    there are too few threads, and for a single step, which is all reading and writing of states.
+    Where even that leaves a device empty the time is cut, which costs everything but the output
+    twice.
+    """
+    lanes = 1
+    while lanes < WARP and (
+        -(-states // lanes) * itemsize > REGISTERS
+        or (sequences * lanes < FILLING and states > 4 * lanes)
+        or (length == 1 and states > lanes)
+    ):
+        lanes *= 2
+    wanted = FILLING // (sequences * lanes)
+    segments = min(wanted, length // SHORTEST) if wanted >= WORTH else 1
+    steps = 1 if length == 1 else 32 // itemsize
+    return Layout(lanes, *shares(states, lanes, itemsize), steps, max(1, segments))
+
+
+def shares(states: int, lanes: int, itemsize: int) -> tuple[int, int]:
+    """Return how many states a lane has, and how many of them are neighbours."""
+    per_lane = -(-states // lanes)
+    return per_lane, next(v for v in (16 // itemsize, 2, 1) if per_lane % v == 0)
+
+
+def constants(chosen: Layout, given: Given) -> tuple[tuple[str, str | int], ...]:
+    """Return what both kernels are compiled for."""
+    return (
+        ("REAL", real_name(given.u)),
+        ("STATES", given.A.shape[1]),
+        ("LANES", chosen.lanes),
+        ("PER_LANE", chosen.per_lane),
+        ("VECTOR", chosen.vector),
+        ("STEPS", chosen.steps),
+        ("THREADS", THREADS),
+        ("RESETS", int(given.reset is not None)),
+    )
