@@ -10,7 +10,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ssmcore.backend import Backend
+from ssmcore.backend import Backend, native
 from ssmcore.primitives import REFERENCES
 
 __all__ = ["JaxBackend"]
@@ -31,13 +31,14 @@ def _compiled() -> Mapping[str, Callable[..., Any]]:
     from ssmcore_jax._scan import linear_scan
     from ssmcore_jax._selective import selective_scan
 
-    native: Mapping[str, Callable[..., Any]] = {
+    own: Mapping[str, Callable[..., Any]] = {
         "linear_scan": linear_scan,
         "selective_scan": selective_scan,
     }
+    own = own if native() else {}
 
     def compiled(name: str) -> Callable[..., Any]:
-        return jax.jit(native.get(name, REFERENCES[name]), static_argnames=STATIC.get(name))
+        return jax.jit(own.get(name, REFERENCES[name]), static_argnames=STATIC.get(name))
 
     return {name: compiled(name) for name in REFERENCES}
 
@@ -97,7 +98,9 @@ class JaxBackend(Backend):
         """Run the recurrence as one ``jax.lax.scan``."""
         import jax
 
-        final, outputs = jax.lax.scan(step, carry, dict(inputs))
+        from ssmcore_jax._varying import varying_alike
+
+        final, outputs = jax.lax.scan(step, *varying_alike((carry, dict(inputs))))
         return final, outputs
 
     def compile(self, fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Arithmetic that vectorises: fma, exp as 2^k (1 + m), one step of a compensated recurrence.
+"""Arithmetic that vectorises: fma, 2^x as 2^k (1 + f q), one step of a compensated recurrence.
 
 numba does not look at this file when it takes a kernel from its cache: touch the kernels' files
 after an edit here.
@@ -14,12 +14,15 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
-__all__ = ["add_in_any_order", "advance", "exp_parts", "fma"]
+__all__ = ["LOG2E", "add_in_any_order", "advance", "any_exp2", "exp2", "fma", "largest_exponent"]
 
+LOG2E = float(1 / np.log(2))
 SINGLE = 1.5 * 2**23 + 127
 DOUBLE = 1.5 * 2**52 + 1023
-"""Added to a small k, they leave it rounded to an integer, and k + bias in their lowest bits."""
-LOG2E = 1 / np.log(2)
+"""Added to a small x they leave it rounded to an integer k, and k + bias in the lowest bits."""
+
+
+Array = Any
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -51,63 +54,86 @@ def add_in_any_order(x: Any, y: Any) -> Any:
     return x + y
 
 
-def exp_parts(x: Any) -> tuple[Any, Any]:
-    """Return (s, m) with exp(x) = s (1 + m), s a power of two, m to one rounding near x = 0.
+def exp2(x: Any) -> tuple[Any, Any, Any]:
+    """Return (s, f, q) with 2^x = s (1 + f q), s a power of two, |f| <= 1/2; |x| <= ``largest_exponent``.
 
-    Exactly (1, 0) at 0, (0, .) where exp(x) is no normal number any more. Where it overflows
-    s = inf; NaN gives m = NaN. Minimax polynomials on |f| <= ln(2) / 2, within 3.3e-9 and 3.9e-18.
+    s f q is 2^x - 1 to a few roundings near x = 0, and exactly 0 there. The polynomials q are
+    minimax, within 3.3e-9 and 3.9e-18 of 2^f.
     """
     raise NotImplementedError
 
 
 def _single(x: Any) -> Any:
-    x = LOW_S if LOW_S > x else x  # keeps NaN
-    x = HIGH_S if HIGH_S < x else x
-    t = fma(x, LOG2E_S, MAGIC_S)
-    f = fma(MAGIC_S - t, LN2_S, x)
-    r = fma(f, np.float32(0.00139500736258924), np.float32(0.00836871936917305))
-    r = fma(f, r, np.float32(0.04166621342301369))
-    r = fma(f, r, np.float32(0.1666652113199234))
-    r = fma(f, r, np.float32(0.5))
-    return _power_of_two(t), fma(f * f, r, f)
+    t = x + MAGIC
+    f = x - (t - MAGIC)
+    q = fma(f, np.float32(0.00139500736258924 * LN2**6), np.float32(0.00836871936917305 * LN2**5))
+    q = fma(f, q, np.float32(0.04166621342301369 * LN2**4))
+    q = fma(f, q, np.float32(0.1666652113199234 * LN2**3))
+    q = fma(f, q, np.float32(LN2**2 / 2))
+    q = fma(f, q, np.float32(LN2))
+    return _power_of_two(t), f, q
 
 
-LOW_S, HIGH_S = np.float32(-88.1), np.float32(89)
-MAGIC_S, LOG2E_S, LN2_S = np.float32(SINGLE), np.float32(LOG2E), np.float32(np.log(2))
+MAGIC, LN2 = np.float32(SINGLE), float(np.log(2))
 
 
 def _double(x: Any) -> Any:
-    x = LOW_D if LOW_D > x else x
-    x = HIGH_D if HIGH_D < x else x
-    t = fma(x, LOG2E, DOUBLE)
-    f = fma(DOUBLE - t, LN2_D, x)
-    r = fma(f, 2.5115892387797495e-08, 2.763010656110537e-07)
-    r = fma(f, r, 2.75572229681831e-06)
-    r = fma(f, r, 2.4801493603679172e-05)
-    r = fma(f, r, 0.00019841269909261265)
-    r = fma(f, r, 0.0013888888943003677)
-    r = fma(f, r, 0.008333333333311373)
-    r = fma(f, r, 0.0416666666665333)
-    r = fma(f, r, 0.1666666666666669)
-    r = fma(f, r, 0.500000000000001)
-    return _power_of_two(t), fma(f * f, r, f)
+    t = x + DOUBLE
+    f = x - (t - DOUBLE)
+    q = fma(f, 2.5115892387797495e-08 * LN2**11, 2.763010656110537e-07 * LN2**10)
+    q = fma(f, q, 2.75572229681831e-06 * LN2**9)
+    q = fma(f, q, 2.4801493603679172e-05 * LN2**8)
+    q = fma(f, q, 0.00019841269909261265 * LN2**7)
+    q = fma(f, q, 0.0013888888943003677 * LN2**6)
+    q = fma(f, q, 0.008333333333311373 * LN2**5)
+    q = fma(f, q, 0.0416666666665333 * LN2**4)
+    q = fma(f, q, 0.1666666666666669 * LN2**3)
+    q = fma(f, q, 0.500000000000001 * LN2**2)
+    q = fma(f, q, LN2)
+    return _power_of_two(t), f, q
 
 
-LOW_D, HIGH_D, LN2_D = -709.2, 710.0, float(np.log(2))
-
-
-@overload(exp_parts)  # type: ignore[untyped-decorator]
-def _exp_parts(x: Any) -> Callable[[Any], Any] | None:
+@overload(exp2)  # type: ignore[untyped-decorator]
+def _exp2(x: Any) -> Callable[[Any], Any] | None:
     return {types.float32: _single, types.float64: _double}.get(x)
 
 
 @njit  # type: ignore[untyped-decorator]
-def advance(s: Any, m: Any, h: Any, b: Any, c: Any) -> tuple[Any, Any]:
-    """Return the state s (1 + m) h + b + c, and what its rounding lost: the next ``c``.
+def largest_exponent(like: Array) -> float:
+    """Return up to which |x| ``exp2`` takes numbers of the type of ``like``."""
+    return 126.0 if like.itemsize == 4 else 1022.0
+
+
+def any_exp2(x: Any) -> tuple[Any, Any, Any]:
+    """``exp2`` for every x: s = 0 where 2^x is no normal number, inf where it overflows."""
+    raise NotImplementedError
+
+
+def _any_single(x: Any) -> Any:
+    x = LOW if LOW > x else x  # NaN stays
+    return exp2(HIGH if HIGH < x else x)
+
+
+LOW, HIGH = np.float32(-127), np.float32(128.25)
+
+
+def _any_double(x: Any) -> Any:
+    x = x if not x < -1023.0 else -1023.0
+    return exp2(x if not x > 1024.25 else 1024.25)
+
+
+@overload(any_exp2)  # type: ignore[untyped-decorator]
+def _any_exp2(x: Any) -> Callable[[Any], Any] | None:
+    return {types.float32: _any_single, types.float64: _any_double}.get(x)
+
+
+@njit  # type: ignore[untyped-decorator]
+def advance(s: Any, f: Any, q: Any, h: Any, b: Any) -> tuple[Any, Any]:
+    """Return the state s (1 + f q) h + b and what its rounding lost, to be part of the next b.
 
     The loss is exact where s h is the larger part (Fast2Sum), which is where it would pile up.
     """
     kept = s * h
-    w = fma(m, kept, b + c)
+    w = fma(kept * f, q, b)
     h = kept + w
     return h, (kept - h) + w

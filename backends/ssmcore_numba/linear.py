@@ -14,7 +14,7 @@ import numpy as np
 
 from ssmcore_numba._jobs import kernel, run
 
-__all__ = ["linear_scan", "linear_scan_backward"]
+__all__ = ["linear_scan", "linear_scan_backward", "states", "widest"]
 
 NARROWEST = 128
 """Channels of one job at least: narrower parts share cache lines and cost more than they gain."""
@@ -28,7 +28,8 @@ def _parts(rows: int, channels: int, threads: int) -> int:
     return max(1, min(-(-threads // max(rows, 1)), channels // NARROWEST))
 
 
-def _wide(dtype: Any) -> Any:
+def widest(dtype: Any) -> Any:
+    """Return the double precision type of real or complex ``dtype``."""
     return np.result_type(dtype, np.float64)
 
 
@@ -40,8 +41,8 @@ def linear_scan(
     a: Any, b: Any, start: Any, keep: Any | None, *, reverse: bool, threads: int
 ) -> Any:
     """Return all states h (R, L, P)."""
-    state = start.astype(_wide(b.dtype), order="C")  # a copy, which the kernel carries on
-    return _states(a, b, state, keep, reverse, False, threads)
+    state = start.astype(widest(b.dtype), order="C")  # a copy, which the kernel carries on
+    return states(a, b, state, keep, reverse, False, threads)
 
 
 def linear_scan_backward(
@@ -52,7 +53,7 @@ def linear_scan_backward(
     G_t = g_t + conj(a_{t+1}) G_{t+1}; db_t = G_t, da_t = G_t conj(h_{t-1}), dstart = conj(a_0) G_0.
     """
     rows, length, channels = g.shape
-    G = _states(a, g, np.zeros((rows, channels), _wide(g.dtype)), keep, not reverse, True, threads)
+    G = states(a, g, np.zeros((rows, channels), widest(g.dtype)), keep, not reverse, True, threads)
     first = length - 1 if reverse else 0
     dstart = np.conj(a[:, first % a.shape[1]]) * G[:, first]
     if keep is not None:
@@ -63,17 +64,18 @@ def linear_scan_backward(
         cuts = max(1, min(threads, length // SHORTEST))
         run(_products, rows * cuts, threads, G, *given, cuts, da)
     else:
-        da = np.zeros((rows, 1, channels), _wide(g.dtype))
+        da = np.zeros((rows, 1, channels), widest(g.dtype))
         parts = _parts(rows, channels, threads)
         run(_summed_products, rows * parts, threads, G, *given, parts, da)
     if a.shape[0] < rows:
-        da = np.sum(da, axis=0, keepdims=True, dtype=_wide(da.dtype))
+        da = np.sum(da, axis=0, keepdims=True, dtype=widest(da.dtype))
     return da.astype(a.dtype, copy=False), G, dstart
 
 
-def _states(
+def states(
     a: Any, b: Any, state: Any, keep: Any | None, reverse: bool, adjoint: bool, threads: int
 ) -> Any:
+    """Return all states from ``state`` (R, P), widest and contiguous, which is carried on."""
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
     h = np.empty_like(b)
     parts = _parts(b.shape[0], b.shape[2], threads)
@@ -91,7 +93,7 @@ def _place(job: int, parts: int, channels: int) -> tuple[int, int, int]:
 
 
 @kernel
-def _scan(first, last, a, b, state, keep, reverse, adjoint, parts, out):  # type: ignore[no-untyped-def]
+def _scan(first, last, a, b, state, keep, reverse, adjoint, parts, out):
     """Write the states; ``adjoint`` moves each by the conjugate of the step before it."""
     _, length, channels = b.shape
     flat_a, flat_b, flat_out = a.reshape(-1), b.reshape(-1), out.reshape(-1)
@@ -119,7 +121,7 @@ def _scan(first, last, a, b, state, keep, reverse, adjoint, parts, out):  # type
 
 
 @kernel
-def _products(first, last, G, h, start, keep, reverse, cuts, da):  # type: ignore[no-untyped-def]
+def _products(first, last, G, h, start, keep, reverse, cuts, da):
     """da_t = G_t conj(h_{t-1}), zero where the state restarts."""
     _, length, channels = G.shape
     flat_G, flat_da = G.reshape(-1), da.reshape(-1)
@@ -137,7 +139,7 @@ def _products(first, last, G, h, start, keep, reverse, cuts, da):  # type: ignor
 
 
 @kernel
-def _summed_products(first, last, G, h, start, keep, reverse, parts, da):  # type: ignore[no-untyped-def]
+def _summed_products(first, last, G, h, start, keep, reverse, parts, da):
     """The same, summed over time for a transition that does not change with it."""
     _, length, channels = G.shape
     for job in range(first, last):

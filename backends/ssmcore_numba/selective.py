@@ -10,23 +10,26 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import get_num_threads, njit, prange
 
-from ssmcore_numba.fastmath import add_in_any_order, advance, exp_parts, fma
+from ssmcore_numba.fastmath import LOG2E, add_in_any_order, advance, any_exp2, exp2, fma, largest_exponent
 
-__all__ = ["STEPS", "WIDTH", "selective_scan", "width_of"]
+__all__ = ["LANES", "STEPS", "inputs", "largest_step", "read_only", "selective_scan"]
 
 Array = Any
 STEPS = 32
 """Steps of a chunk."""
-WIDTH = 32
-"""Channels of a block."""
 LANES = 8
+"""Blocks have a multiple of this width."""
+WIDEST, NARROWEST = 128, 16
 
 
-def width_of(H: int) -> int:
-    """Return the width of a block of channels, filled up to whole vectors."""
-    return min(WIDTH, -(-H // LANES) * LANES)
+def _width(R: int, H: int) -> int:
+    """Return how many channels a block has: many, but no fewer blocks than threads if possible."""
+    width = WIDEST
+    while width > NARROWEST and R * -(-H // width) < 2 * get_num_threads():
+        width //= 2
+    return min(width, -(-H // LANES) * LANES)
 
 
 def selective_scan(
@@ -61,18 +64,25 @@ def selective_scan(
     N = A.shape[1]
     y = np.empty((R, L, H), u.dtype)
     last = np.empty((R, H, N), u.dtype)
-    chunks = -(-L // STEPS) if checkpoints else 0
-    saved = np.empty((R, chunks, N, H), u.dtype)
-    _rows(u, delta, A, B, C, *optional(D, keep, u.dtype), start, width_of(H), y, last, saved)
+    saved = np.empty((R, -(-L // STEPS) if checkpoints else 0, N, H), u.dtype)
+    given = inputs(u, delta, A, B, C, D, start, keep)
+    _rows(*given, _width(R, H), y, last, saved)
     return y, last, saved
 
 
-def optional(D: Array | None, keep: Array | None, dtype: Any) -> tuple[Array, Array]:
-    """Return D and keep, empty arrays for None."""
-    return (
-        np.empty(0, dtype) if D is None else D,
-        np.empty((0, 0), np.bool_) if keep is None else keep,
-    )
+def inputs(*given: Array | None) -> list[Array]:
+    """Return (u, delta, A, B, C, D, start, keep) as the kernels take them; None becomes empty."""
+    u, delta, A, B, C, D, start, keep = given
+    D = np.empty(0, A.dtype) if D is None else D
+    keep = np.empty((0, 0), np.bool_) if keep is None else keep
+    return [read_only(x) for x in (u, delta, A, B, C, D, start, keep)]
+
+
+def read_only(x: Array) -> Array:
+    """Return a contiguous, aligned, read-only array: one type, for which kernels compile once."""
+    view = np.require(x, requirements=["C", "A"]).view()
+    view.flags.writeable = False
+    return view
 
 
 @njit(cache=True, parallel=True, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -83,8 +93,8 @@ def _rows(
     B: Array,
     C: Array,
     D: Array,
-    keep: Array,
     start: Array,
+    keep: Array,
     width: int,
     y: Array,
     last: Array,
@@ -94,7 +104,7 @@ def _rows(
     for job in prange(u.shape[0] * blocks):
         i = job // blocks
         k = job % blocks * width
-        _block(i, k, width, u, delta, A, B, C, D, keep, start, y, last, saved)
+        _block(i, k, width, u, delta, A, B, C, D, start, keep, y, last, saved)
 
 
 @njit(error_model="numpy")  # type: ignore[untyped-decorator]
@@ -108,8 +118,8 @@ def _block(
     B: Array,
     C: Array,
     D: Array,
-    keep: Array,
     start: Array,
+    keep: Array,
     y: Array,
     last: Array,
     saved: Array,
@@ -122,8 +132,9 @@ def _block(
     poles, h, c, h_before, c_before = state[0], state[1], state[2], state[3], state[4]
     for k in range(W):
         for n in range(N):
-            poles[n, k] = A[lo + k, n]
+            poles[n, k] = A[lo + k, n] * u.dtype.type(LOG2E)
             h[n, k] = start[i, lo + k, n]
+    most = largest_step(poles)
     tiles = np.zeros((3, STEPS, width), u.dtype)
     dt, du, out = tiles[0], tiles[1], tiles[2]
     for first in range(0, L, STEPS):
@@ -134,12 +145,14 @@ def _block(
                     saved[i, first // STEPS, n, lo + k] = h[n, k]
         copy(h, h_before)
         copy(c, c_before)
-        load(u, delta, D, i, first, lo, steps, W, dt, du, out)
-        _chunk(dt, du, poles, B, C, keep, i, first, steps, h, c, out)
+        if load(u, delta, D, i, first, lo, steps, W, most, dt, du, out):
+            _chunk(exp2, dt, du, poles, B, C, keep, i, first, steps, h, c, out)
+        else:
+            _chunk(any_exp2, dt, du, poles, B, C, keep, i, first, steps, h, c, out)
         if not _store(out, y, i, first, lo, steps, W):
             copy(h_before, h)
             copy(c_before, c)
-            load(u, delta, D, i, first, lo, steps, W, dt, du, out)
+            load(u, delta, D, i, first, lo, steps, W, most, dt, du, out)
             _plain_chunk(dt, du, poles, B, C, keep, i, first, steps, h, c, out)
             _store(out, y, i, first, lo, steps, W)
     for k in range(W):
@@ -155,6 +168,16 @@ def copy(x: Array, out: Array) -> None:
             out[n, k] = x[n, k]
 
 
+@njit(error_model="numpy")  # type: ignore[untyped-decorator]
+def largest_step(poles: Array) -> Any:
+    """Return up to which |delta| every delta times pole is one that ``exp2`` takes."""
+    worst = 0.0
+    for n in range(poles.shape[0]):
+        for k in range(poles.shape[1]):
+            worst = max(worst, abs(poles[n, k])) if poles[n, k] == poles[n, k] else np.inf
+    return poles.dtype.type(largest_exponent(poles) / worst)
+
+
 @njit  # type: ignore[untyped-decorator]
 def load(
     u: Array,
@@ -165,17 +188,21 @@ def load(
     lo: int,
     steps: int,
     W: int,
+    most: float,
     dt: Array,
     du: Array,
     out: Array,
-) -> None:
-    """Fill tiles with delta, delta u and D u (zero without D)."""
+) -> bool:
+    """Fill tiles with delta, delta u and D u (zero without D); tell whether all |delta| < most."""
+    none, one = u.dtype.type(0), u.dtype.type(1)
+    beyond = none
     for t in range(steps):
         u_t, delta_t = u[i, first + t, lo : lo + W], delta[i, first + t, lo : lo + W]
         dt_t, du_t, out_t = dt[t], du[t], out[t]
         for k in range(W):
             dt_t[k] = delta_t[k]
             du_t[k] = delta_t[k] * u_t[k]
+            beyond = add_in_any_order(beyond, none if abs(delta_t[k]) < most else one)
         if D.shape[0]:
             D_t = D[lo : lo + W]
             for k in range(W):
@@ -183,12 +210,11 @@ def load(
         else:
             for k in range(W):
                 out_t[k] = 0
+    return beyond == 0
 
 
 @njit  # type: ignore[untyped-decorator]
-def _store(
-    x: Array, out: Array, i: int, first: int, lo: int, steps: int, W: int
-) -> bool:
+def _store(x: Array, out: Array, i: int, first: int, lo: int, steps: int, W: int) -> bool:
     """Copy a tile into ``out`` and tell whether it is finite."""
     worst = x.dtype.type(0)
     for t in range(steps):
@@ -201,6 +227,7 @@ def _store(
 
 @njit  # type: ignore[untyped-decorator]
 def _chunk(
+    power: Any,
     dt: Array,
     du: Array,
     poles: Array,
@@ -226,8 +253,8 @@ def _chunk(
             dt_t, du_t, y_t = dt[t], du[t], y[t]
             b, read = B[i, first + t, n], C[i, first + t, n]
             for k in range(width):
-                s, m = exp_parts(dt_t[k] * pole[k])
-                v, lost[k] = advance(s, m, state[k], du_t[k] * b, lost[k])
+                s, f, q = power(dt_t[k] * pole[k])
+                v, lost[k] = advance(s, f, q, state[k], fma(du_t[k], b, lost[k]))
                 state[k] = v
                 y_t[k] = fma(read, v, y_t[k])
 
@@ -256,7 +283,7 @@ def _plain_chunk(
             for k in range(y.shape[1]):
                 state = zero if restart else h[n, k]
                 w = du[t, k] * b[n] + (zero if restart else c[n, k])
-                a = np.exp(dt[t, k] * poles[n, k])
+                a = np.exp2(dt[t, k] * poles[n, k])
                 v = a * state + w
                 lost = fma(a, state, -v) + w
                 h[n, k] = v

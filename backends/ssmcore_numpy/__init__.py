@@ -10,7 +10,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ssmcore.backend import Backend
+from ssmcore.backend import Backend, native
 
 __all__ = ["BACKEND", "NumpyBackend"]
 
@@ -34,11 +34,11 @@ class NumpyBackend(Backend):
 
 @functools.cache
 def _native() -> Mapping[str, Callable[..., Any]]:
-    if importlib.util.find_spec("numba") is None:
+    if not (native() and importlib.util.find_spec("numba")):
         return {}
-    from ssmcore_numpy._primitives import linear_scan
+    from ssmcore_numpy._primitives import diagonal_scan, linear_scan
 
-    return {"linear_scan": linear_scan}
+    return {"linear_scan": linear_scan, "diagonal_scan": diagonal_scan}
 
 
 BACKEND = NumpyBackend()

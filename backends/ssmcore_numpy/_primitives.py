@@ -6,11 +6,11 @@ from typing import Any
 
 import numba
 import numpy as np
-from ssmcore_numba import linear
+from ssmcore_numba import diagonal, linear, mixing
 
-from ssmcore.primitives.canonical import linear_scan_form
+from ssmcore.primitives.canonical import diagonal_scan_form, linear_scan_form
 
-__all__ = ["linear_scan"]
+__all__ = ["diagonal_scan", "linear_scan"]
 
 Array = np.ndarray[Any, Any]
 
@@ -24,3 +24,20 @@ def linear_scan(
     form = linear_scan_form(a, b, initial, reset)
     h: Array = linear.linear_scan(*form, reverse=reverse, threads=numba.get_num_threads())
     return h.reshape(b.shape)
+
+
+def diagonal_scan(
+    a: Array,
+    B: Array,
+    C: Array,
+    u: Array,
+    initial: Array | None,
+    *,
+    reset: Array | None,
+    reverse: bool,
+) -> tuple[Array, Array]:
+    """See ssmcore.diagonal_scan."""
+    form = diagonal_scan_form(a, u, initial, reset)
+    run = mixing.diagonal_scan if a.ndim == 1 else diagonal.diagonal_scan
+    y, last = run(a, B, C, *form, reverse=reverse, threads=numba.get_num_threads())
+    return y.reshape(u.shape), last.reshape((*u.shape[:-2], *a.shape))

@@ -11,7 +11,7 @@ import array_api_compat
 import numpy as np
 
 from ssmcore import arrays
-from ssmcore.backend import Backend
+from ssmcore.backend import Backend, native
 from ssmcore.errors import SSMError
 from ssmcore.typing import Namespace
 
@@ -20,11 +20,12 @@ __all__ = ["TorchBackend"]
 
 @functools.cache
 def _native() -> Mapping[str, Callable[..., Any]]:
-    if importlib.util.find_spec("numba") is None:
+    if not (native() and importlib.util.find_spec("numba")):
         return {}
+    from ssmcore_torch._diagonal import diagonal_scan
     from ssmcore_torch._linear import linear_scan
 
-    return {"linear_scan": linear_scan}
+    return {"linear_scan": linear_scan, "diagonal_scan": diagonal_scan}
 
 
 class TorchBackend(Backend):
@@ -74,6 +75,18 @@ class TorchBackend(Backend):
 
         return type(x) in (torch.Tensor, torch.nn.Parameter) and not (
             torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
+        )
+
+    def differentiates(self, *given: Any) -> bool:
+        """Whether autograd records ``given``, or torch.compile, torch.func or a dual level may."""
+        import torch
+        from torch.autograd.forward_ad import unpack_dual
+
+        return any(
+            not self.concrete(x)
+            or (torch.is_grad_enabled() and x.requires_grad)
+            or unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
+            for x in given
         )
 
     def check_values(self, x: Any) -> None:

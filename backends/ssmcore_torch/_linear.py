@@ -89,12 +89,10 @@ differentiate("linear_scan", _fused, _save)  # all that torch.compile needs
 
 
 class _Scan(torch.autograd.Function):
-    """The scan with tangents, batches and derivatives of any order, which compiling does not take."""
+    """The scan with tangents, batches and derivatives of any order; no compiler takes it."""
 
     @staticmethod
-    def forward(
-        a: Tensor, b: Tensor, start: Tensor, keep: Tensor | None, reverse: bool
-    ) -> Tensor:
+    def forward(a: Tensor, b: Tensor, start: Tensor, keep: Tensor | None, reverse: bool) -> Tensor:
         h: Tensor = _forward(a, b, start, keep, reverse)
         return h
 
@@ -145,9 +143,7 @@ class _Scan(torch.autograd.Function):
         return h.unflatten(0, (info.batch_size, rows)), 0
 
 
-def _cotangent(
-    a: Tensor, g: Tensor, start: Tensor, keep: Tensor | None, reverse: bool
-) -> Tensor:
+def _cotangent(a: Tensor, g: Tensor, start: Tensor, keep: Tensor | None, reverse: bool) -> Tensor:
     """Return G_t = g_t + conj(a_{t+1}) G_{t+1}; the last step, which has no next, restarts."""
     if a.shape[1] > 1:
         a = _next(a, torch.zeros_like(a[:, :1]), reverse)

@@ -13,7 +13,7 @@ import torch
 
 __all__ = ["define", "differentiate", "numpy_view", "tensors"]
 
-_LIBRARY = torch.library.Library("ssmcore", "DEF")
+_LIBRARY: Any = torch.library.Library("ssmcore", "DEF")  # type: ignore[no-untyped-call]
 
 
 def define(schema: str, fake: Callable[..., Any], cpu: Callable[..., Any]) -> Any:
@@ -27,9 +27,7 @@ def define(schema: str, fake: Callable[..., Any], cpu: Callable[..., Any]) -> An
 
 def differentiate(name: str, backward: Callable[..., Any], save: Callable[..., None]) -> None:
     """Give operator ``name`` the gradient ``backward`` from what ``save`` keeps."""
-    torch.library.register_autograd(
-        f"ssmcore::{name}", backward, setup_context=save, lib=_LIBRARY
-    )
+    torch.library.register_autograd(f"ssmcore::{name}", backward, setup_context=save, lib=_LIBRARY)
 
 
 def numpy_view(x: torch.Tensor | None) -> np.ndarray[Any, Any] | None:

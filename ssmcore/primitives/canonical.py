@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ssmcore import arrays
 from ssmcore.typing import Array
 
-__all__ = ["LinearScan", "linear_scan_form"]
+__all__ = ["DiagonalScan", "LinearScan", "diagonal_scan_form", "linear_scan_form"]
 
 
 class LinearScan(NamedTuple):
@@ -37,9 +37,34 @@ def linear_scan_form(a: Array, b: Array, initial: Array | None, reset: Array | N
     if initial is None:
         start = xp.zeros((math.prod(lead), P), dtype=b.dtype, device=arrays.device(b))
     else:
-        start = xp.reshape(xp.astype(initial, b.dtype, copy=False), (-1, P))
+        start = xp.reshape(xp.astype(initial, b.dtype, copy=False), (math.prod(lead), P))
     keep = None if reset is None else _rows(~reset, lead, (L,))
-    return LinearScan(a, xp.reshape(b, (-1, L, P)), start, keep)
+    return LinearScan(a, xp.reshape(b, (math.prod(lead), L, P)), start, keep)
+
+
+class DiagonalScan(NamedTuple):
+    """What ``diagonal_scan`` runs over, by rows.
+
+    u (R, L, H), state (R, P) or (R, H, N) of the dtype of ``a``; keep as in ``LinearScan``.
+    """
+
+    u: Array
+    state: Array
+    keep: Array | None
+
+
+def diagonal_scan_form(
+    a: Array, u: Array, initial: Array | None, reset: Array | None
+) -> DiagonalScan:
+    """Return input, state and resets of ``ssmcore.diagonal_scan`` by rows."""
+    xp = arrays.namespace(a, u)
+    lead, (L, H) = u.shape[:-2], u.shape[-2:]
+    rows = math.prod(lead)
+    if initial is None:
+        initial = xp.zeros((rows, *a.shape), dtype=a.dtype, device=arrays.device(u))
+    keep = None if reset is None else _rows(~reset, lead, (L,))
+    state = xp.reshape(initial, (rows, *a.shape))
+    return DiagonalScan(xp.reshape(u, (rows, L, H)), state, keep)
 
 
 def _rows(x: Array, lead: tuple[int, ...], tail: tuple[int, ...]) -> Array:
@@ -48,4 +73,4 @@ def _rows(x: Array, lead: tuple[int, ...], tail: tuple[int, ...]) -> Array:
     own = x.shape[: x.ndim - len(tail)]
     if math.prod(own) == 1:
         return xp.broadcast_to(xp.reshape(x, (1, *x.shape[len(own) :])), (1, *tail))
-    return xp.reshape(xp.broadcast_to(x, (*lead, *tail)), (-1, *tail))
+    return xp.reshape(xp.broadcast_to(x, (*lead, *tail)), (math.prod(lead), *tail))

@@ -57,6 +57,10 @@ def plant(mutant: Mutant, target: Path) -> None:
     file.write_text(changed, encoding="utf-8")
 
 
+SETTINGS = {"PYTHONDONTWRITEBYTECODE": "1", "SSMCORE_NATIVE": "0"}
+"""The faults are planted in the references, which native kernels would stand in for."""
+
+
 def suite(target: Path, tests: Iterable[str], backend: str) -> subprocess.CompletedProcess[str]:
     """Run ``tests`` of the copy at ``target``."""
     paths = [str(target / root) for root in (".", "backends", "conformance")]
@@ -65,7 +69,7 @@ def suite(target: Path, tests: Iterable[str], backend: str) -> subprocess.Comple
     return subprocess.run(
         [*command, "--ssm-backend", backend, *nodes],
         cwd=target,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"},
+        env=os.environ | SETTINGS | {"PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
         timeout=LIMIT,
