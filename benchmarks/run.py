@@ -60,7 +60,7 @@ def main(
     quick: bool,
     path: Path | None,
 ) -> int:
-    """Run rows; return the exit code: 0 all bars hold, 1 one does not, 2 bad input, 130 interrupted."""
+    """Run rows; return the exit code: 0 all bars hold, 1 one does not, 2 bad input, 130 stopped."""
     if names:
         for name in (*ROWS, *CURVES):
             print(f"{name:44} {(ROWS[name] if name in ROWS else CURVES[name]).what}")
