@@ -42,8 +42,9 @@ def _table(title: str, columns: tuple[str, ...]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
     for name in columns:
         left = name in ("row", "against", "peer", "holds", "what", "")
-        justify = "left" if left else "right"
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=name == "row")
+        table.add_column(
+            name, justify="left" if left else "right", overflow="fold", no_wrap=name == "row"
+        )
     return table
 
 
