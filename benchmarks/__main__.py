@@ -21,7 +21,7 @@ def main(
     gpu: Annotated[bool, typer.Option("--gpu", help="All rows of the GPU instead.")] = False,
     names: Annotated[bool, typer.Option("--list", help="Print the names and stop.")] = False,
     threads: Annotated[int, typer.Option(help="Cores to run on; the bars are for two.")] = 2,
-    seconds: Annotated[float, typer.Option(help="What one side of a row may take.")] = 1.5,
+    seconds: Annotated[float, typer.Option(help="What one side of a row may take.")] = 0.6,
     quick: Annotated[
         bool, typer.Option("--quick", help="Small sizes and single calls: does everything run?")
     ] = False,

@@ -7,20 +7,28 @@ from typing import Any
 
 from benchmarks.work import Numbers
 from ssmcore import backend
+from ssmcore.bench import memory
 
 __all__ = ["CPU", "GPU", "Library", "library"]
 
 CPU = ("numpy", "torch", "jax")
 GPU = ("torch-cuda", "cupy", "jax-cuda")
+REPEATS = 10  # launches between two waits on a GPU, so that waiting is not what is timed
 
 
 class Library:
-    """One array library on one kind of device; calls return when their work is done."""
+    """One array library on one kind of device; calls return when their work is done.
+
+    Attributes
+    ----------
+    repeats : how often a call does its work; times are divided by it
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.owner = backend.load(name.removesuffix("-cuda"))
         self.device: Any = None
+        self.repeats = REPEATS if name in GPU else 1
 
     def arrays(self, values: Sequence[Numbers]) -> list[Any]:
         """Return copies of ``values`` in this library."""
@@ -33,7 +41,7 @@ class Library:
     def forward(self, fn: Callable[..., Any], given: Sequence[Any]) -> Callable[[], Any]:
         """Return a call of ``fn(*given)``, compiled where the library compiles, no gradients."""
         run = self.owner.compile(fn)
-        return lambda: self._wait(run(*given))
+        return self._repeated(lambda: run(*given))
 
     def backward(
         self, fn: Callable[..., Any], given: Sequence[Any], cotangent: Any
@@ -42,21 +50,31 @@ class Library:
         msg = f"{self.name} has no automatic differentiation"
         raise NotImplementedError(msg)
 
-    def _wait(self, results: Any) -> Any:
-        for x in _listed(results):
-            self.owner.wait(x)
-        return results
+    def peak(self, call: Callable[[], Any]) -> int | None:
+        """Return the bytes that ``call`` adds at its worst, its result included; None: unknown."""
+        return memory.peak(call)
+
+    def _repeated(self, once: Callable[[], Any]) -> Callable[[], Any]:
+        def call() -> Any:
+            for _ in range(self.repeats - 1):
+                once()
+            results = once()
+            for x in _listed(results):
+                self.owner.wait(x)
+            return results
+
+        return call
 
 
 class _Torch(Library):
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.device = "cuda" if name.endswith("-cuda") else "cpu"
+        self.device = "cuda" if name in GPU else "cpu"
 
     def forward(self, fn: Callable[..., Any], given: Sequence[Any]) -> Callable[[], Any]:
         import torch
 
-        return lambda: self._wait(torch.no_grad()(fn)(*given))
+        return self._repeated(lambda: torch.no_grad()(fn)(*given))
 
     def backward(
         self, fn: Callable[..., Any], given: Sequence[Any], cotangent: Any
@@ -65,11 +83,21 @@ class _Torch(Library):
 
         leaves = [x.detach().requires_grad_(True) for x in given]
 
-        def call() -> Any:
+        def once() -> Any:
             y = fn(*leaves)
-            return self._wait([y.detach(), *torch.autograd.grad(y, leaves, cotangent)])
+            return [y.detach(), *torch.autograd.grad(y, leaves, cotangent)]
 
-        return call
+        return self._repeated(once)
+
+    def peak(self, call: Callable[[], Any]) -> int | None:
+        if self.name not in GPU:
+            return super().peak(call)
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return int(torch.cuda.max_memory_allocated() - before)
 
 
 class _Jax(Library):
@@ -77,7 +105,7 @@ class _Jax(Library):
         super().__init__(name)
         import jax
 
-        self.device = jax.devices("cuda" if name.endswith("-cuda") else "cpu")[0]
+        self.device = jax.devices("cuda" if name in GPU else "cpu")[0]
 
     def backward(
         self, fn: Callable[..., Any], given: Sequence[Any], cotangent: Any
@@ -89,13 +117,29 @@ class _Jax(Library):
             y, pull = jax.vjp(fn, *given)
             return [y, *pull(cotangent)]
 
-        return lambda: self._wait(both(list(given), cotangent))
+        return self._repeated(lambda: both(list(given), cotangent))
+
+    def peak(self, call: Callable[[], Any]) -> int | None:
+        return None if self.name in GPU else super().peak(call)
+
+
+class _Cupy(Library):
+    def peak(self, call: Callable[[], Any]) -> int | None:
+        import cupy
+
+        pool = cupy.get_default_memory_pool()
+        pool.free_all_blocks()
+        before = pool.total_bytes()
+        call()
+        return int(pool.total_bytes() - before)
+
+
+KINDS = {"torch": _Torch, "jax": _Jax, "cupy": _Cupy}
 
 
 def library(name: str) -> Library:
     """Return a library by one of the names in CPU and GPU."""
-    kind = {"torch": _Torch, "jax": _Jax}.get(name.removesuffix("-cuda"), Library)
-    return kind(name)
+    return KINDS.get(name.removesuffix("-cuda"), Library)(name)
 
 
 def _listed(results: Any) -> list[Any]:

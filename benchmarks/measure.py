@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.work import Bar, MissingPeerError, Numbers, Row, Work
-from ssmcore.bench import memory
 from ssmcore.bench.timing import Times, first_call, interleave, ratio
 
 __all__ = ["measure"]
@@ -44,13 +43,14 @@ def measure(
     calls = {"ours": work.ours, **work.floors, **sides}
     for call in work.floors.values():
         call()
-    times = interleave(
+    turns = interleave(
         calls,
         seconds=0.0 if quick else seconds,
         progress=lambda name, done, total: progress(f"timing {name}, {done} of {total}"),
     )
+    times = {name: one.divided(work.repeats) for name, one in turns.items()}
     progress("memory")
-    grown = memory.peak(work.ours)
+    grown = work.peak(work.ours)
     ours = {
         **times["ours"].to_dict(),
         "first_call_s": first,

@@ -60,7 +60,7 @@ def main(
     quick: bool,
     path: Path | None,
 ) -> int:
-    """Run rows; return the exit code: 0 all bars hold, 1 one does not, 2 bad input."""
+    """Run rows; return the exit code: 0 all bars hold, 1 one does not, 2 bad input, 130 stopped."""
     if names:
         for name in (*ROWS, *CURVES):
             print(f"{name:44} {(ROWS[name] if name in ROWS else CURVES[name]).what}")
@@ -72,12 +72,17 @@ def main(
         print(f"error: {error}", file=sys.stderr)
         return 2
     report = _report(threads, quick)
-    for index, name in enumerate(chosen, start=1):
-        kind = "curves" if name in CURVES else "rows"
-        report[kind].append(_in_its_own_process(name, f"{index}/{len(chosen)}", seconds, quick))
+    try:
+        for index, name in enumerate(chosen, start=1):
+            kind = "curves" if name in CURVES else "rows"
+            report[kind].append(_in_its_own_process(name, f"{index}/{len(chosen)}", seconds, quick))
+            if path is not None:  # after each, so that nothing is lost
+                write_json(path, report)
+    except KeyboardInterrupt:
+        print("\ninterrupted: what follows is what was done", file=sys.stderr)
+        table.show(report, Console(highlight=False))
+        return 130
     table.show(report, Console(highlight=False))
-    if path is not None:
-        write_json(path, report)
     return 0 if passed(report) else 1
 
 
@@ -125,14 +130,17 @@ def _in_its_own_process(name: str, place: str, seconds: float, quick: bool) -> d
         killer = threading.Timer(LONGEST, process.kill)
         killer.start()
         last = "no message"
-        for line in process.stderr or ():
-            if line.startswith(STAGE):
-                _show(f"{label}: {line.removeprefix(STAGE).strip()}")
-            else:
-                last = line.strip() or last
-        code = process.wait()
+        try:
+            for line in process.stderr or ():
+                if line.startswith(STAGE):
+                    _show(f"{label}: {line.removeprefix(STAGE).strip()}")
+                else:
+                    last = line.strip() or last
+            code = process.wait()
+        finally:  # an interrupt leaves nothing running
+            killer.cancel()
+            process.kill()
         took = time.perf_counter() - start
-        killer.cancel()
         if code == 0:
             found = json.loads(path.read_text())
         elif took >= LONGEST:

@@ -21,7 +21,7 @@ MIB = 2**20
 def show(report: Mapping[str, Any], console: Console) -> None:
     """Print what is apart, peers, curves, and at the end the rows with their bars."""
     rows = [row for row in report["rows"] if "failed" not in row]
-    console = console if console.is_terminal else Console(highlight=False, width=150, no_color=True)
+    console = console if console.is_terminal else Console(highlight=False, width=170, no_color=True)
     if rows:
         console.print(_apart(rows))
         console.print(_peers(rows))
@@ -42,7 +42,9 @@ def _table(title: str, columns: tuple[str, ...]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
     for name in columns:
         left = name in ("row", "against", "peer", "holds", "what", "")
-        table.add_column(name, justify="left" if left else "right", overflow="fold")
+        table.add_column(
+            name, justify="left" if left else "right", overflow="fold", no_wrap=name == "row"
+        )
     return table
 
 
@@ -88,22 +90,28 @@ def _peers(rows: list[Mapping[str, Any]]) -> Table:
         ("row", "peer", "error", "allowed", "ms", "quartiles", "ours / it", "it / ours", ""),
     )
     for row in rows:
+        label = row["row"]  # once, at the first line
         for name, found in (*row["floors"].items(), *row["peers"].items()):
-            gaps = found.get("errors")
-            cells = (
-                [f"{max(gaps):.1e}", f"{max(row['ours']['tolerances']):.1e}"] if gaps else ["", ""]
-            )
-            times = ["", "", "", ""]
-            if "median_s" in found:
-                ratio = found["ours_over_this"]
-                spread = f"{_ms(found['first_quartile_s'])}–{_ms(found['third_quartile_s'])}"
-                times = [_ms(found["median_s"]), spread, f"{ratio:.3g}", f"{1 / ratio:.3g}"]
-            status = found.get("status", "floor")
-            note = found.get("why", "" if status == "floor" else status)
-            table.add_row(row["row"], name, *cells, *times, Text(note))
+            table.add_row(label, name, *_beside(row, found))
+            label = ""
         for name, why in row["left_out"].items():
-            table.add_row(row["row"], name, *[""] * 6, Text(f"left out: {why}"))
+            table.add_row(label, name, *[""] * 6, Text(f"left out: {why}"))
+            label = ""
     return table
+
+
+def _beside(row: Mapping[str, Any], found: Mapping[str, Any]) -> list[str | Text]:
+    """Return one floor or peer as cells: error, allowed, times, ratios, status."""
+    gaps, status = found.get("errors"), found.get("status", "floor")
+    cells: list[str | Text] = ["", ""]
+    if gaps:
+        cells = [f"{max(gaps):.1e}", f"{max(row['ours']['tolerances']):.1e}"]
+    times = [""] * 4
+    if "median_s" in found:
+        ratio = found["ours_over_this"]
+        spread = f"{_ms(found['first_quartile_s'])}–{_ms(found['third_quartile_s'])}"
+        times = [_ms(found["median_s"]), spread, f"{ratio:.3g}", f"{1 / ratio:.3g}"]
+    return [*cells, *times, Text(found.get("why", status))]
 
 
 def _curve(curve: Mapping[str, Any]) -> Table:

@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
+from ssmcore.bench import memory
+
 __all__ = ["Bar", "MissingPeerError", "Numbers", "Peer", "Row", "Work"]
 
 Numbers: TypeAlias = NDArray[Any]
@@ -62,6 +64,8 @@ class Work:
     floors : calls of the bandwidth, exp or matmul floor, by name
     peers : by name
     left_out : peers that are not run at this size, with the reason
+    repeats : how often every call does its work; times are divided by it
+    peak : the bytes that a call adds at its worst, its result included
     """
 
     ours: Callable[[], Any]
@@ -71,6 +75,8 @@ class Work:
     floors: dict[str, Callable[[], Any]] = field(default_factory=dict)
     peers: dict[str, Peer] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    repeats: int = 1
+    peak: Callable[[Callable[[], Any]], int | None] = memory.peak
 
 
 @dataclass(frozen=True)

@@ -255,7 +255,7 @@ def bench(
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Sequences B.")] = 2,
     length: Annotated[int, typer.Option(min=1, help="Steps L.")] = 4096,
-    channels: Annotated[int, typer.Option(min=4, help="Channels H, a multiple of 4.")] = 128,
+    channels: Annotated[int, typer.Option(min=4, help="Channels H, a multiple of 4.")] = 64,
     states: Annotated[int, typer.Option(min=2, help="States N, even.")] = 32,
     seconds: Annotated[float, typer.Option(help="What one side of a comparison may take.")] = 1.0,
     quick: Annotated[

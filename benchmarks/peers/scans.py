@@ -25,8 +25,8 @@ def torch_loop(a: Any, b: Any) -> Any:
     import torch
 
     out, h = [], torch.zeros_like(b[:, 0])
-    for t in range(b.shape[1]):
-        h = a[:, t] * h + b[:, t]
+    for a_t, b_t in zip(a.unbind(1), b.unbind(1), strict=True):  # indexing would cost L^2 backwards
+        h = a_t * h + b_t
         out.append(h)
     return torch.stack(out, dim=1)
 

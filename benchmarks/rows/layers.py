@@ -85,14 +85,10 @@ def work(name: str, shape: tuple[int, ...]) -> Work:
             lambda y: [np.swapaxes(torch.numpy(y)[0], 1, 2)[..., :CHECKED]],
         )
 
-    return Work(
-        ours=lib.forward(lambda p, u: layer(p, u), given),
-        peers={
-            "fft_fast_kernel": peer(with_fast_kernel, fast_a),
-            "fft_exp_table": peer(with_table, log_a),
-        },
-        **common,
-    )
+    peers = {"fft_fast_kernel": peer(with_fast_kernel, fast_a)}
+    if lib.name == "torch":  # once: it takes seconds, and says the same on every library
+        peers["fft_exp_table"] = peer(with_table, log_a)
+    return Work(ours=lib.forward(lambda p, u: layer(p, u), given), peers=peers, **common)
 
 
 def auto_work(name: str, shape: tuple[int, ...]) -> Work:

@@ -63,6 +63,8 @@ def work(name: str, shape: tuple[int, ...], dtype: str, backward: bool = False) 
         floors=floors.add(a, b),
         peers=peers,
         left_out=left_out,
+        repeats=lib.repeats,
+        peak=lib.peak,
     )
 
 

@@ -56,6 +56,8 @@ def work(name: str, shape: tuple[int, ...], backward: bool = False) -> Work:
         floors=floors.exp(shape),
         peers=peers,
         left_out=left_out,
+        repeats=lib.repeats,
+        peak=lib.peak,
     )
 
 

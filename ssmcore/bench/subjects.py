@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ssmcore import layers, primitives
+from ssmcore import layers, oracle, primitives
 from ssmcore.initialization import nplr
 from ssmcore.typing import Array
 
@@ -42,11 +42,13 @@ class Subject:
     Attributes
     ----------
     prepare : from a size to float32 NumPy inputs, as a nested dict, and the function of such a dict
+    exact : from such inputs to the result in float64, by other code than what is timed
     mixes : whether it is matrix products at heart: its floor is their rate, else bandwidth
     """
 
     name: str
     prepare: Callable[[Size], tuple[Tree, Call]]
+    exact: Callable[[Size, Tree], Array]
     mixes: bool = False
 
 
@@ -93,32 +95,49 @@ def _dplr(size: Size) -> Tree:
     return {"dt": steps, "Lambda": Lambda, "P": P[None], "B": B, "C": _complex(*B.shape)}
 
 
-def _primitive(name: str, inputs: Callable[[Size], Tree], mixes: bool = False) -> Subject:
-    """Return the subject of a primitive whose arguments are named as ``inputs`` names them."""
-    function = getattr(primitives, name)
+def _wide(x: Any) -> Any:
+    return x.astype(np.complex128 if x.dtype.kind == "c" else np.float64)
+
+
+def _primitive(
+    name: str, inputs: Callable[[Size], Tree], mixes: bool = False, **plain: Any
+) -> Subject:
+    """Return the subject of a primitive whose arguments are named as ``inputs`` names them.
+
+    ``plain`` are the arguments that the reference in float64, which is called directly, needs too.
+    """
+    function, reference = getattr(primitives, name), primitives.REFERENCES[name]
+    sized = name.endswith("_kernel")
 
     def prepare(size: Size) -> tuple[Tree, Call]:
-        fixed = {"length": size.length} if name.endswith("_kernel") else {}
+        fixed = {"length": size.length} if sized else {}
+        return inputs(size), lambda tree: _first(function(**tree, **fixed))
 
-        def call(tree: Tree) -> Array:
-            found = function(**tree, **fixed)
-            y: Array = found[0] if isinstance(found, tuple) else found
-            return y
+    def exact(size: Size, values: Tree) -> Array:
+        fixed = {"length": size.length} if sized else plain
+        return _first(reference(**{key: _wide(x) for key, x in values.items()}, **fixed))
 
-        return inputs(size), call
+    return Subject(name, prepare, exact, mixes)
 
-    return Subject(name, prepare, mixes)
+
+def _first(found: Any) -> Any:
+    """Return the output of a primitive that also returns a state."""
+    return found[0] if isinstance(found, tuple) else found
 
 
 def _layer(make: Callable[[Size], layers.Layer], mixes: bool = False) -> Subject:
-    """Return the subject of a layer in mode "auto"."""
+    """Return the subject of a layer in mode "auto"; exact is the step-by-step oracle."""
+    name = make(Size(1, 1, 8, 8)).name
 
     def prepare(size: Size) -> tuple[Tree, Call]:
         layer = make(size)
         inputs = {"params": layer.init(0), "u": _real(*size.sequence)}
         return inputs, lambda tree: layer(tree["params"], tree["u"])
 
-    return Subject(make(Size(1, 1, 8, 8)).name, prepare, mixes)
+    def exact(size: Size, values: Tree) -> Array:
+        return oracle.run(name, values["params"], values["u"]).y
+
+    return Subject(name, prepare, exact, mixes)
 
 
 SUBJECTS: Mapping[str, Subject] = MappingProxyType(
@@ -128,6 +147,9 @@ SUBJECTS: Mapping[str, Subject] = MappingProxyType(
             _primitive(
                 "linear_scan",
                 lambda size: {"a": _stable(*size.sequence).real, "b": _real(*size.sequence)},
+                initial=None,
+                reset=None,
+                reverse=False,
             ),
             _primitive(
                 "diagonal_scan",
@@ -138,8 +160,11 @@ SUBJECTS: Mapping[str, Subject] = MappingProxyType(
                     "u": _real(*size.sequence),
                 },
                 mixes=True,
+                initial=None,
+                reset=None,
+                reverse=False,
             ),
-            _primitive("selective_scan", _selective),
+            _primitive("selective_scan", _selective, initial=None, reset=None),
             _primitive(
                 "causal_convolution",
                 lambda size: {"u": _real(*size.sequence), "kernel": _real(*size.sequence[1:])},
@@ -147,6 +172,8 @@ SUBJECTS: Mapping[str, Subject] = MappingProxyType(
             _primitive(
                 "short_convolution",
                 lambda size: {"u": _real(*size.sequence), "weight": _real(TAPS, size.channels)},
+                bias=None,
+                state=None,
             ),
             _primitive(
                 "diagonal_kernel",

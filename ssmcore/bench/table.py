@@ -39,7 +39,7 @@ def show(report: Report, console: Console) -> None:
         f"{report.machine['processor']}, {report.machine['cores']} cores, {report.date}",
         "floor: an addition that moves inputs and output once, or the matrix products of the "
         "system, in the same library and run; ratio: the median over rounds of ms over floor",
-        "error: from NumPy in float64; peak: memory at its worst above what was there",
+        "error: of the first sequence from float64; peak: memory at its worst above what was there",
     ]
     if report.quick:
         lines.append("quick: small inputs and single calls; these figures mean nothing")

@@ -46,6 +46,10 @@ class Times:
         first, _, third = statistics.quantiles(calls, n=4, method="inclusive")
         return first, third
 
+    def divided(self, count: int) -> Times:
+        """Return the times of one piece of work where a call does ``count``."""
+        return Times([[seconds / count for seconds in one] for one in self.rounds])
+
     def to_dict(self) -> dict[str, Any]:
         """Return median, quartiles and counts as numbers."""
         first, third = self.quartiles
