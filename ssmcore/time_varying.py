@@ -129,8 +129,8 @@ class SelectiveSystem:
         """
         if self.method != "mamba":
             return self.written_out().coefficients()
-        wide = (arrays.widen(x) for x in (self.delta, self.A, self.B, self.C))
-        return SelectiveSystem(*wide, self.D, self.method).written_out().coefficients()
+        delta, A, B, C = (arrays.widen(x) for x in (self.delta, self.A, self.B, self.C))
+        return replace(self, delta=delta, A=A, B=B, C=C).written_out().coefficients()
 
     step = staticmethod(TimeVaryingSystem.step)
 
