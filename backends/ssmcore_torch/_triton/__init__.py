@@ -8,5 +8,6 @@ from run to run.
 from __future__ import annotations
 
 from ssmcore_torch._triton.linear_scan import linear_scan, linear_scan_backward
+from ssmcore_torch._triton.selective_scan import selective_scan, selective_scan_backward
 
-__all__ = ["linear_scan", "linear_scan_backward"]
+__all__ = ["linear_scan", "linear_scan_backward", "selective_scan", "selective_scan_backward"]

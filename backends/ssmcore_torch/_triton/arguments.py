@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
 from typing import Any, NamedTuple
 
 import torch
@@ -47,10 +47,7 @@ def accumulator(dtype: torch.dtype) -> Any:
 
 
 def launch(kernel: Any, grid: tuple[int, ...], device: torch.device, **arguments: Any) -> None:
-    """Run ``kernel`` on ``device``, with multiply-adds fused."""
-    on: Callable[[torch.device], Any] = torch.cuda.device
-    if device.type != "cuda":  # the interpreter
-        kernel[grid](**arguments)
-        return
-    with on(device):
-        kernel[grid](enable_fp_fusion=True, **arguments)
+    """Run ``kernel`` on ``device``: programs of one warp, multiply-adds fused."""
+    on = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+    with on:
+        kernel[grid](num_warps=1, enable_fp_fusion=True, **arguments)

@@ -33,7 +33,7 @@ def _chunk(lanes: int, length: int) -> int:
 
 def _block(lanes: int, dtype: torch.dtype) -> int:
     """Return the lanes of a program: 16 bytes a thread of one warp, once there are enough."""
-    widest = 128 if dtype.itemsize <= 4 else 64
+    widest = 32 if dtype.itemsize > 4 else 128
     return widest if lanes >= 8 * ENOUGH_LANES else 32
 
 
