@@ -18,8 +18,11 @@ from ssmcore_torch._triton.selective_scan_kernels import ends, forward
 
 __all__ = ["EVERY", "selective_scan", "selective_scan_backward"]
 
-EVERY = 16
+EVERY = 8
 """Steps from one checkpoint to the next."""
+
+PROGRAMS = 2048
+"""The backward pass takes more channels a program, up to 8 groups, where so many are left."""
 
 LANES_AND_CHUNKS = 16384
 SHORTEST_CHUNK = 256
@@ -128,8 +131,8 @@ def selective_scan(
     last = torch.empty((R, H, N), dtype=WIDE, device=u.device)
     marks = None
     if checkpoint:
-        shape = (R, triton.cdiv(length, EVERY), N, H)
-        marks = torch.empty(shape, dtype=WIDE, device=u.device).mT
+        shape = (R, triton.cdiv(length, EVERY), H, N)
+        marks = torch.empty(shape, dtype=WIDE, device=u.device)
     if not (u.numel() and N):
         y.copy_(u * 0 if D is None else u * D)
         return y, last.copy_(start), marks
@@ -203,14 +206,14 @@ def selective_scan_backward(
     NB = triton.next_power_of_2(N)
     double = WIDE is torch.float64
     BLOCK = min(max((64 if double else 128) // NB, 1), triton.next_power_of_2(H))
-    GROUPS = min(2 if double else 4, triton.cdiv(H, BLOCK))
-    blocks = triton.cdiv(H, BLOCK * GROUPS)
-    empty = {"dtype": WIDE, "device": u.device}
+    groups = min(max(R * H * count // BLOCK // PROGRAMS, 4), 8, triton.cdiv(H, BLOCK))
+    blocks = triton.cdiv(H, BLOCK * groups)
     du = torch.empty_like(u, memory_format=torch.contiguous_format)
     ddelta = torch.empty_like(delta, memory_format=torch.contiguous_format)
-    dA, dD = torch.empty((R, count, H, N), **empty), torch.empty((R, count, H), **empty)
-    dB, dC = (torch.empty((blocks * R, length, N), **empty) for _ in range(2))
-    dstart = torch.empty((R, H, N), dtype=glast.dtype, device=u.device)
+    dA, dD = (torch.zeros((R, count, *s), dtype=WIDE, device=u.device) for s in ((H, N), (H,)))
+    dB, dC = torch.empty((2, blocks * R, length, N), dtype=WIDE, device=u.device)
+    through = starts(gy, delta, A, C, glast, keep, chunk, pulled=True)
+    through = through.to(WIDE, memory_format=torch.contiguous_format, copy=True)
     launch(
         backward,
         (R * blocks, count),
@@ -224,26 +227,27 @@ def selective_scan_backward(
         keep=mask_of(keep),
         checkpoints=strided(checkpoints),
         gy=strided(gy),
-        ends=strided(starts(gy, delta, A, C, glast, keep, chunk, pulled=True)),
+        through=strided(through),
         du=strided(du),
         ddelta=strided(ddelta),
         dA=strided(dA),
         dB=strided(dB),
         dC=strided(dC),
         dD=strided(dD),
-        dstart=strided(dstart[:, None]),
         rows=R,
         length=length,
         channels=H,
         states=N,
         chunk=chunk,
+        groups=groups,
+        zero=0,
         EVERY=EVERY,
         WIDE=accumulator(WIDE),
         NB=NB,
         BLOCK=BLOCK,
-        GROUPS=GROUPS,
-        T=4 if double else 8,
+        T=4,
     )
     dB, dC = (x.unflatten(0, (blocks, R)).sum(0) for x in (dB, dC))
     dA, dD = dA.sum((0, 1)).to(A.dtype), None if D is None else dD.sum((0, 1)).to(D.dtype)
+    dstart = through[:, 0].to(glast.dtype)
     return du, ddelta, dA, dB.to(B.dtype), dC.to(C.dtype), dD, dstart
