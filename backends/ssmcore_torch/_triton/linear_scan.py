@@ -37,6 +37,11 @@ def _block(lanes: int, dtype: torch.dtype) -> int:
     return widest if lanes >= 8 * ENOUGH_LANES else 32
 
 
+def _together(chunk: int) -> int:
+    """Return the steps of a program whose loads are on their way together."""
+    return min(8, triton.next_power_of_2(chunk))
+
+
 def _is_complex(x: torch.Tensor) -> bool:
     return x.is_complex() or x.ndim == 4
 
@@ -88,7 +93,7 @@ def _states(
         COMPLEX=_is_complex(b),
         WIDE=accumulator(wide(b.dtype)),
         BLOCK=block,
-        T=8,
+        T=_together(chunk),
     )
     _run(decay, end, states[:, 0], alive, states[:, 1:], False, chunk)
     return states
@@ -130,7 +135,7 @@ def _run(
         COMPLEX=_is_complex(b),
         WIDE=accumulator(wide(b.dtype)),
         BLOCK=block,
-        T=8,
+        T=_together(chunk),
     )
 
 
@@ -203,7 +208,7 @@ def linear_scan_backward(
         COMPLEX=_is_complex(g),
         WIDE=accumulator(wide(g.dtype)),
         BLOCK=block,
-        T=8,
+        T=_together(chunk),
     )
     return _summed(da, a), db, dstart
 

@@ -14,7 +14,11 @@ from ssmcore_torch._triton.short_convolution_kernels import backward, forward
 __all__ = ["short_convolution", "short_convolution_backward"]
 
 STEPS = 256
-"""Steps of a program."""
+"""Steps of a program, at least; a grid has no more than 65535 of them."""
+
+
+def _chunk(length: int) -> int:
+    return max(STEPS, triton.cdiv(length, 65535))
 
 
 def _block(lanes: int) -> int:
@@ -27,7 +31,7 @@ def short_convolution(
     bias: torch.Tensor | None,
     state: torch.Tensor,
     *,
-    chunk: int = STEPS,
+    chunk: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return y (R, L, H) and the next state, the last K - 1 inputs (R, K - 1, H).
 
@@ -35,6 +39,7 @@ def short_convolution(
     """
     R, length, H = u.shape
     taps = weight.shape[0]
+    chunk = chunk or _chunk(length)
     y = torch.empty_like(u, memory_format=torch.contiguous_format)
     after = torch.empty((R, taps - 1, H), dtype=u.dtype, device=u.device)
     if after.numel():
@@ -71,7 +76,7 @@ def short_convolution_backward(
     gy: torch.Tensor,
     gafter: torch.Tensor,
     *,
-    chunk: int = STEPS,
+    chunk: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return (du, dweight, dbias, dstate) for the gradients of y and of the next state.
 
@@ -80,6 +85,7 @@ def short_convolution_backward(
     """
     R, length, H = u.shape
     taps = weight.shape[0]
+    chunk = chunk or _chunk(length + taps - 1)
     du = torch.empty_like(u, memory_format=torch.contiguous_format)
     dstate = torch.empty_like(state, memory_format=torch.contiguous_format)
     if not R * H:
