@@ -1,4 +1,4 @@
-"""The Triton kernels against the sequential oracles, on a GPU or under Triton's interpreter."""
+"""The Triton kernels: against the oracles, on a GPU or interpreted, and compiled for sm_90."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from checks.triton_cases import CASES
 
 WAIT = 600
 """Seconds after which a worker hangs; on an idle core they take 3 to 10."""
+
+KERNELS = 11
+"""Kernels there are: 3 of linear scans, 3 of selective scans, 1 step, 2 and 2 of the others."""
 
 
 def ready() -> None:
@@ -53,3 +56,13 @@ def test_triton_kernel_agrees_with_the_oracle(primitive: str) -> None:
             if not result["error"] <= result["tolerance"]:
                 wrong.append(text)
     assert not wrong
+
+
+def test_triton_kernels_compile_for_sm_90_without_spills() -> None:
+    """Every kernel as its launcher asks for it; prints registers, and instructions per element."""
+    ready()
+    lines = lines_of("triton_compiler")
+    for line in lines:
+        print(line)
+    assert len({line["kernel"] for line in lines}) == KERNELS
+    assert not [line for line in lines if line["spilt"]]

@@ -245,7 +245,7 @@ def selective_scan_backward(
         WIDE=accumulator(WIDE),
         NB=NB,
         BLOCK=BLOCK,
-        T=4,
+        T=2 if double else 4,
     )
     dB, dC = (x.unflatten(0, (blocks, R)).sum(0) for x in (dB, dC))
     dA, dD = dA.sum((0, 1)).to(A.dtype), None if D is None else dD.sum((0, 1)).to(D.dtype)
