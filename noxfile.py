@@ -13,7 +13,12 @@ nox.options.sessions = ["tests"]
 
 CONSTRAINTS = ("-c", "constraints.txt")
 DEV = ("mypy", "ruff", "pytest-xdist", "hatchling", "editables")
-OTHERS = ("transformers", "s5-pytorch")  # that docs/comparing-models.md compares with
+OTHERS = ("transformers", "s5-pytorch")  # that docs/comparing-models.md and benchmarks compare
+
+
+BENCH = ("pytest", "pytest-benchmark", "matplotlib")
+PEERS = ("mambapy", "accelerated-scan")  # of the benchmarks; run without what they pull in
+OUT = pathlib.Path("benchmarks/out").absolute()
 
 
 def install(session: nox.Session, extras: str, *more: str, editable: bool = False) -> None:
@@ -91,6 +96,44 @@ def numpy_only(session: nox.Session) -> None:
     session.chdir(session.create_tmp())
     session.run("ssmcore", "doctor")
     session.run("ssmcore", "verify", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Speed on the CPU beside floors and peers: one table; figures and JSON in benchmarks/out.
+
+    ``nox -s bench -- --row linear_scan`` runs some rows; ``nox -s bench -- files [options]`` the
+    files of pytest-benchmark instead. Fails where a bar does not hold.
+    """
+    install(session, "torch,jax,numba,plot", "hatchling", *BENCH, *OTHERS, editable=True)
+    session.install(*CONSTRAINTS, "--no-deps", *PEERS)
+    _bench(session, *session.posargs)
+
+
+@nox.session(venv_params=["--system-site-packages"])
+def bench_gpu(session: nox.Session) -> None:
+    """The same on a GPU, with the CUDA libraries that the machine has; nothing replaces them."""
+    session.install("--no-deps", "-e", ".")
+    session.install("array-api-compat", "safetensors", "typer", "rich", "numba", *BENCH)
+    _bench(session, "--gpu", *session.posargs)
+
+
+def _bench(session: nox.Session, *given: str) -> None:
+    """Run rows and draw them; or, where "files" is given, the files of pytest-benchmark."""
+    OUT.mkdir(exist_ok=True)
+    if "files" in given:
+        options = [word for word in given if word != "files"]
+        report = f"--benchmark-json={OUT / 'files.json'}"
+        session.run("pytest", "benchmarks", "-o", "python_files=bench_*.py", report, *options)
+        return
+    path = OUT / "bench.json"
+    path.unlink(missing_ok=True)
+    try:
+        session.run("python", "-m", "benchmarks", "--json", str(path), *given)
+    finally:
+        if path.exists():
+            session.run("python", "-m", "benchmarks.plot", str(path), silent=True)
+            session.log(f"figures: {OUT}")
 
 
 def _lint(session: nox.Session) -> None:

@@ -20,7 +20,8 @@ __all__ = ["check_writable", "environment", "unusable", "write_json", "write_tex
 def unusable(name: str) -> str | None:
     """Return why installed backend ``name`` cannot be used now, or None when it can."""
     try:
-        found = backend.load(name).devices()
+        owner = backend.load(name)
+        found, _ = owner.devices(), owner.version()
     except Exception as error:  # whatever a broken or device-less library raises
         return first_line(error)
     return None if found else "no device answers"

@@ -43,6 +43,7 @@ __all__ = [
 
 GROUP = "ssmcore.backends"
 DTYPES = ("float32", "float64")
+REQUIRED = ("name", "library", "install", "owns")
 
 
 class Backend:
@@ -108,6 +109,14 @@ class Backend:
         """Return ``x`` as a constant to automatic differentiation."""
         return x
 
+    def wait(self, x: Array) -> Array:
+        """Return ``x`` once the work that makes it is done; at once where calls wait anyway."""
+        return x
+
+    def differentiates(self, *given: Array) -> bool:
+        """Whether derivatives by ``given`` are being recorded, as far as one can tell."""
+        return False
+
     def fold(
         self, step: Callable[..., tuple[Any, Array]], carry: Any, inputs: Mapping[str, Array]
     ) -> tuple[Any, Array]:
@@ -125,6 +134,9 @@ class Backend:
     def compile(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Return ``fn`` compiled by the library where that is the way it is used."""
         return fn
+
+    def forget_compiled(self) -> None:
+        """Let go of compiled programs where the library keeps them."""
 
     def value_and_grad(self, fn: Callable[[Any], Array], tree: Any) -> tuple[Array, Any]:
         """Return ``fn(tree)``, a real scalar, and its gradient with the shape of ``tree``."""
@@ -180,19 +192,25 @@ def _loaded(point: EntryPoint) -> Backend:
     """Return what an entry point names; whatever its import raises becomes one SSMError."""
     try:
         found = point.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         msg = (
             f"backend {point.name!r} cannot be loaded from {point.value!r}: "
             f"{type(error).__name__}: {error}; repair or uninstall the package that brings it"
         )
         raise SSMError(msg) from error
-    if isinstance(found, type) or not hasattr(found, "owns"):
+    if isinstance(found, type) or not all(hasattr(found, part) for part in REQUIRED):
         msg = (
             f"backend {point.name!r}: {point.value!r} is {found!r:.50}; expected an instance of "
-            "ssmcore.backend.Backend"
+            f"ssmcore.backend.Backend with {', '.join(REQUIRED)}"
         )
         raise SSMError(msg)
     backend: Backend = found
+    if backend.name != point.name:
+        msg = (
+            f"backend {point.name!r}: {point.value!r} has the name {backend.name!r}; "
+            "expected that of the entry point"
+        )
+        raise SSMError(msg)
     return backend
 
 
@@ -216,7 +234,7 @@ def failures() -> dict[str, str]:
 
 def installed(name: str) -> bool:
     """Whether the library of backend ``name`` can be found (it is not imported)."""
-    library = _entry(name).library
+    library = _entry(name).library.partition(".")[0]  # find_spec imports what is before a dot
     return library in sys.modules or importlib.util.find_spec(library) is not None
 
 
@@ -288,6 +306,14 @@ def default() -> str:
         return "numpy"
     check_choice("ssmcore", "backend (from SSMCORE_BACKEND)", name, names())
     return name
+
+
+@functools.cache
+def native() -> bool:
+    """Whether backends may run native kernels; with SSMCORE_NATIVE=0 the references run."""
+    value = os.environ.get("SSMCORE_NATIVE", "1")
+    check_choice("ssmcore", "value of SSMCORE_NATIVE", value, ("0", "1"))
+    return value == "1"
 
 
 def to_numpy(tree: Any) -> Any:

@@ -58,6 +58,11 @@ class CupyBackend(Backend):
         with self.cupy.cuda.Device(device):
             return self.cupy.array(x, copy=True)
 
+    def wait(self, x: Any) -> Any:
+        """Return ``x`` when all work on the current device is done."""
+        self.cupy.cuda.Device().synchronize()
+        return x
+
     def to_numpy(self, x: Any) -> np.ndarray[Any, Any]:
         """Return a NumPy copy on the host."""
         out: np.ndarray[Any, Any] = self.cupy.asnumpy(x)

@@ -10,7 +10,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from ssmcore.backend import Backend
+from ssmcore.backend import Backend, native
 from ssmcore.primitives import REFERENCES
 
 __all__ = ["JaxBackend"]
@@ -31,13 +31,14 @@ def _compiled() -> Mapping[str, Callable[..., Any]]:
     from ssmcore_jax._scan import linear_scan
     from ssmcore_jax._selective import selective_scan
 
-    native: Mapping[str, Callable[..., Any]] = {
+    own: Mapping[str, Callable[..., Any]] = {
         "linear_scan": linear_scan,
         "selective_scan": selective_scan,
     }
+    own = own if native() else {}
 
     def compiled(name: str) -> Callable[..., Any]:
-        return jax.jit(native.get(name, REFERENCES[name]), static_argnames=STATIC.get(name))
+        return jax.jit(own.get(name, REFERENCES[name]), static_argnames=STATIC.get(name))
 
     return {name: compiled(name) for name in REFERENCES}
 
@@ -87,13 +88,19 @@ class JaxBackend(Backend):
 
         return jax.lax.stop_gradient(x)
 
+    def wait(self, x: Any) -> Any:
+        """Return ``x.block_until_ready()``."""
+        return x.block_until_ready()
+
     def fold(
         self, step: Callable[..., tuple[Any, Any]], carry: Any, inputs: Mapping[str, Any]
     ) -> tuple[Any, Any]:
         """Run the recurrence as one ``jax.lax.scan``."""
         import jax
 
-        final, outputs = jax.lax.scan(step, carry, dict(inputs))
+        from ssmcore_jax._varying import varying_alike
+
+        final, outputs = jax.lax.scan(step, *varying_alike((carry, dict(inputs))))
         return final, outputs
 
     def compile(self, fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -101,6 +108,12 @@ class JaxBackend(Backend):
         import jax
 
         return jax.jit(fn)
+
+    def forget_compiled(self) -> None:
+        """Call ``jax.clear_caches``: thousands of programs exhaust a process's memory mappings."""
+        import jax
+
+        jax.clear_caches()  # type: ignore[no-untyped-call]
 
     def value_and_grad(self, fn: Callable[[Any], Any], tree: Any) -> tuple[Any, Any]:
         """Return ``fn(tree)`` and its gradient by ``jax.value_and_grad``."""

@@ -23,6 +23,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from ssmcore import arrays, powers
+from ssmcore_jax._varying import varying_alike
 
 __all__ = ["linear_scan"]
 
@@ -39,7 +40,8 @@ def linear_scan(a: Any, b: Any, initial: Any | None, *, reset: Any | None, rever
     a = _led(a if a.ndim > 1 else a[None, :], b.ndim)
     start = jnp.zeros_like(b[..., :1, :]) if initial is None else initial[..., None, :]
     keep = () if reset is None else (~_led(reset[..., None], b.ndim),)
-    return _scan_p.bind(a, b, start.astype(b.dtype), *keep, reverse=reverse)
+    given = varying_alike((a, b, start.astype(b.dtype), *keep))
+    return _scan_p.bind(*given, reverse=reverse)
 
 
 def _led(x: Any, ndim: int) -> Any:
@@ -74,7 +76,7 @@ def _last(a: Any, b: Any, *keep: Any, reverse: bool) -> tuple[Any, Any, tuple[An
     """Return (p, h, kept): the last state from start x is p x + h, h alone where not ``kept``."""
     T = b.shape[-2]
     constant = a.shape[-2] == 1
-    p = arrays.widen(jnp.ones((*a.shape[:-2], 1, a.shape[-1]), a.dtype))
+    p = arrays.widen(jnp.ones_like(a[..., :1, :]))
 
     def step(i: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
         p, h = carry
@@ -104,10 +106,16 @@ def _starts(p: Any, h: Any, start: Any, *keep: Any, reverse: bool) -> Any:
     return jnp.concatenate(edge, axis=-2)[..., None, :]
 
 
-def _chunk_length(shape: tuple[int, ...], width: int) -> int:
-    """Return how many steps a chunk has, a power of two; the whole length if one is enough."""
+def _chunk_length(shape: tuple[Any, ...], width: int) -> Any:
+    """Return how many steps a chunk has, a power of two; the whole length if one is enough.
+
+    What ``jax.export`` leaves open counts as 1; a length that it leaves open is one chunk.
+    """
     L = shape[-2]
-    steps = math.prod(shape) // width  # of L, if each touches ``width`` numbers
+    if not isinstance(L, int):
+        return L
+    known = math.prod(n for n in shape if isinstance(n, int))
+    steps = known // width  # of L, if each touches ``width`` numbers
     length = max(SHORTEST, 1 << max(1, steps).bit_length() - 1)
     return length if 2 * length <= L else L
 
@@ -167,7 +175,7 @@ def _apply(a: Any, b: Any, start: Any, *keep: Any, reverse: bool) -> Any:
 
 
 def _shape(a: Any, b: Any, start: Any, *keep: Any, reverse: bool) -> Any:
-    return jax.core.ShapedArray(b.shape, b.dtype)
+    return b.update(weak_type=False)  # like b also in how it is spread over devices
 
 
 def _before(h: Any, start: Any, reverse: bool) -> Any:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ssmcore import arrays
+from ssmcore_jax._varying import varying_alike
 
 __all__ = ["selective_scan"]
 
@@ -46,6 +47,7 @@ def selective_scan(
         inputs[name] = _time_first(jnp.broadcast_to(x, _with_length(x, u.shape[-2])), -3)
     if reset is not None:
         inputs["keep"] = _time_first(~reset, -1)[..., None, None]
+    A, h, inputs = varying_alike((A, h, inputs))
     y, h = _chunked(A, arrays.widen(h), inputs)
     y = jnp.moveaxis(y, 0, -2)
     return (y if D is None else y + D * u), h.astype(dtype)

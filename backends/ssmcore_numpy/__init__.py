@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import array_api_compat
 import numpy as np
 
-from ssmcore.backend import Backend
+from ssmcore.backend import Backend, native
 
 __all__ = ["BACKEND", "NumpyBackend"]
 
@@ -21,6 +26,19 @@ class NumpyBackend(Backend):
         """Whether ``x`` is a NumPy array or scalar; ``np.matrix``, whose ``*`` differs, is none."""
         array = bool(array_api_compat.is_numpy_array(x)) and not isinstance(x, np.matrix)
         return array or isinstance(x, np.generic)
+
+    def primitives(self) -> Mapping[str, Callable[..., Any]]:
+        """Numba's kernels, where numba is installed."""
+        return _native()
+
+
+@functools.cache
+def _native() -> Mapping[str, Callable[..., Any]]:
+    if not (native() and importlib.util.find_spec("numba")):
+        return {}
+    from ssmcore_numpy import _primitives
+
+    return {name: getattr(_primitives, name) for name in _primitives.__all__}
 
 
 BACKEND = NumpyBackend()

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import importlib.util
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
 from ssmcore import arrays
-from ssmcore.backend import Backend
+from ssmcore.backend import Backend, native
 from ssmcore.errors import SSMError
 from ssmcore.typing import Namespace
 
 __all__ = ["TorchBackend"]
+
+
+@functools.cache
+def _native() -> Mapping[str, Callable[..., Any]]:
+    if not (native() and importlib.util.find_spec("numba")):
+        return {}
+    from ssmcore_torch._diagonal import diagonal_scan
+    from ssmcore_torch._linear import linear_scan
+    from ssmcore_torch._selective import selective_scan
+
+    return {
+        "linear_scan": linear_scan,
+        "diagonal_scan": diagonal_scan,
+        "selective_scan": selective_scan,
+    }
 
 
 class TorchBackend(Backend):
@@ -65,6 +82,18 @@ class TorchBackend(Backend):
             torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
         )
 
+    def differentiates(self, *given: Any) -> bool:
+        """Whether autograd records ``given``, or torch.compile, torch.func or a dual level may."""
+        import torch
+        from torch.autograd.forward_ad import unpack_dual
+
+        return any(
+            not self.concrete(x)
+            or (torch.is_grad_enabled() and x.requires_grad)
+            or unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
+            for x in given
+        )
+
     def check_values(self, x: Any) -> None:
         """Raise SSMError for sparse, nested and quantised tensors and those on the meta device."""
         import torch
@@ -77,9 +106,21 @@ class TorchBackend(Backend):
             msg = f"expected a dense tensor, got one that is not ({kind}); convert it first"
             raise SSMError(msg)
 
+    def primitives(self) -> Mapping[str, Callable[..., Any]]:
+        """Numba's kernels on the CPU, where numba is installed."""
+        return _native()
+
     def stop_gradient(self, x: Any) -> Any:
         """Return ``x.detach()``."""
         return x.detach()
+
+    def wait(self, x: Any) -> Any:
+        """Return ``x`` when all work on its device is done; work on the CPU always is."""
+        import torch
+
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+        return x
 
     def value_and_grad(self, fn: Callable[[Any], Any], tree: Any) -> tuple[Any, Any]:
         """Return ``fn(tree)`` and its gradient by autograd."""

@@ -71,6 +71,16 @@ def test_an_absent_library_is_named_with_its_installation(absent: Backend) -> No
         ssm.LRU(d_model=2).init(0, backend=absent.name)
 
 
+def test_a_library_with_a_dotted_name_may_be_absent(
+    absent: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Absent, "library", "no_such_array_library.core")
+    with pytest.raises(ssm.SSMError, match="pip install no-such-array-library"):
+        backend.load("absent")
+    assert "absent" not in backend.available(test_only=True)
+    assert "numpy" in backend.available()
+
+
 def test_register_wins_over_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "_registered", dict(backend._registered))
     monkeypatch.setattr(backend, "_owner_of_type", dict(backend._owner_of_type))
@@ -139,7 +149,8 @@ for name, layer in EVERY.items():
 
 def test_a_third_party_backend_comes_through_its_entry_point(tmp_path: Path) -> None:
     # The same NumPy operations in the same order: equal to the last bit.
-    assert fresh.output(THIRD_PARTY, path=_installed(tmp_path)) == "0.1"
+    done = fresh.output(THIRD_PARTY, path=_installed(tmp_path), SSMCORE_NATIVE="0")
+    assert done == "0.1"
 
 
 def test_without_the_entry_point_there_is_no_such_backend(tmp_path: Path) -> None:
@@ -176,8 +187,15 @@ print(row.status, "|", row.detail)
     [
         ("raise RuntimeError('out of order')", "RuntimeError('out of order')", "out of order"),
         ("import no_such_library", "ModuleNotFoundError", "no_such_library"),
+        ("raise SystemExit(3)", "SystemExit(3)", "SystemExit: 3"),
         ("", "AttributeError", "BACKEND"),
         ("BACKEND = 3", "None", "boxed:BACKEND' is 3; expected an instance of"),
+        (
+            "class Its:\n    name, library, install, owns = 'box', 'b', 'i', None\nBACKEND = Its()",
+            "None",
+            "has the name 'box'; expected that of the entry point",
+        ),
+        ("class Its:\n    owns = None\nBACKEND = Its()", "None", "name, library, install, owns"),
         ("class BACKEND:\n    owns = None", "None", "boxed.BACKEND'>; expected an instance of"),
     ],
 )

@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from checks import faults
+from checks import faults, fresh
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = Path(__file__).parent / "example_backend"
@@ -75,6 +75,45 @@ def test_bad_input_is_refused_before_anything_runs(
     assert message in done.stderr
     assert "collected" not in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+DIES = """
+def fault(a, b, initial, *, reset, reverse):
+    if b.shape[-2] == 7:
+        __import__("os")._exit(0)
+    return reference(a, b, initial, reset=reset, reverse=reverse)
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["-n", "1"]])
+def test_a_process_that_dies_has_not_passed(options: list[str], tmp_path: Path) -> None:
+    for name in ("out.json", "out.html"):
+        (tmp_path / name).write_text("passed, the last time")
+    words = ("--backend=numpy", "--select=linear_scan", "--json=out.json", "--report=out.html")
+    done = faults.run(*words, "--", "-k", "test_value", *options, where=tmp_path, fault=DIES)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "test_linear_scan.py::test_value[numpy-7]" in done.stdout + done.stderr
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert not report["passed"]
+    page = (tmp_path / "out.html").read_text()
+    if options:  # the process that dies is not the one that reports
+        failed = [row["test"] for row in report["tests"] if row["outcome"] == "failed"]
+        assert failed == ["test_linear_scan.py::test_value[numpy-7]"]
+        assert report["exit_code"] == 1
+        assert report["counts"]["passed"] > 5
+        assert "did not end" not in page
+    else:
+        assert "exit code 0 in test_linear_scan.py" in done.stderr
+        assert report["exit_code"] is None
+        assert "The run did not end" in page
+
+
+def test_without_its_extra_the_command_says_what_to_install(tmp_path: Path) -> None:
+    absent = fresh.WITHOUT.format(libraries=("pytest", "mpmath"))
+    run = "\nimport runpy; runpy.run_module('ssmcore_conformance', run_name='__main__')"
+    line = fresh.failure(absent + run)
+    assert line.startswith("error: the suite needs pytest, mpmath; ")
+    assert 'pip install "ssmcore[conformance]"' in line
 
 
 def test_the_class_of_the_guide_is_a_whole_backend(installed: Path, tmp_path: Path) -> None:

@@ -110,6 +110,16 @@ def test_vmap_over_inputs_and_over_modules(name: str) -> None:
     assert_close(f"{name}, inputs", inputs, _run(modules[0], u), "float32")
 
 
+@pytest.mark.parametrize("open_axis", [0, 1])
+def test_a_scan_is_exported_for_any_batch_and_length(open_axis: int) -> None:
+    a, b = jax.numpy.asarray([0.5, -0.9], dtype="float32"), _input(shape=(3, 70, 2))
+    run = jax.jit(lambda b: ssm.linear_scan(a, b))
+    shape = list(b.shape)
+    shape[open_axis] = jax.export.symbolic_shape("n")[0]
+    exported = jax.export.export(run)(jax.ShapeDtypeStruct(shape, b.dtype))
+    assert_close("linear_scan", exported.call(b), run(b), "float32")
+
+
 def test_equal_layers_compile_once() -> None:
     traces = []
 

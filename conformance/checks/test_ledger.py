@@ -61,6 +61,7 @@ def test_an_entry_that_matches_nothing_fails_the_run(
     done = faults.run(book, *FEW, *processes, where=tmp_path)
     assert done.returncode == 1, done.stdout
     assert "matches no test of test_linear_scan.py; correct or remove the entry" in done.stdout
+    assert "snippet to paste" not in done.stdout
     assert "1 failed" in done.stdout
 
 

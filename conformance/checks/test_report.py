@@ -314,6 +314,36 @@ def blown_up(faulty: Run, count: int) -> dict[str, Any]:
     return faulty.json | {"tests": rows, "errors": [{"where": "a.py", "message": "<no>"}]}
 
 
+def test_a_failure_is_not_explained_at_length(faulty: Run) -> None:
+    """Hypothesis's explanation takes minutes for one failure that always comes."""
+    for row in faulty.rows("failed"):
+        assert "or any other generated value" not in row["reason"]
+        assert "Explanation" not in row["reason"]
+
+
+@pytest.mark.parametrize(
+    ("code", "word"),
+    [(None, "did not end"), (2, "interrupted"), (3, "internal"), (4, "refused"), (5, "no test")],
+)
+def test_the_page_says_why_a_run_is_not_whole(faulty: Run, code: int | None, word: str) -> None:
+    assert word in page(faulty.json | {"exit_code": code}).partition("</header>")[0]
+    assert word not in faulty.html.partition("</header>")[0]
+
+
+@pytest.mark.parametrize("part", ["version", "devices"])
+def test_a_backend_that_cannot_tell_its_version_costs_no_report(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(_: object) -> str:
+        raise RuntimeError("no driver")
+
+    monkeypatch.setattr(type(backend.load("numpy")), part, breaks)
+    report = reporting.Collector().report(["numpy", "array_api_strict"], "dev", 5, 0)
+    assert set(report["environment"]["backends"]) == {"array_api_strict"}
+    assert "no driver" in report["environment"]["unusable"]["numpy"]
+    assert "no driver" in page(report)
+
+
 def test_thousands_of_rows_make_a_page_of_readable_size(faulty: Run) -> None:
     text = page(blown_up(faulty, 2000))
     read = Reader(text)
@@ -332,11 +362,15 @@ def crash(nodeid: str) -> pytest.TestReport:
 def test_a_test_whose_process_died_is_in_the_report() -> None:
     collector = reporting.Collector()
     collector.pytest_runtest_logreport(crash("x/ssmcore_conformance/test_powers.py::test_a[1]"))
+    collector.pytest_runtest_logreport(crash("test_powers.py::test_b[1]"))
     collector.pytest_runtest_logreport(crash("somebody/test_else.py::test_a"))
-    (row,) = collector.rows()
-    assert row["test"] == "test_powers.py::test_a[1]"
-    assert (row["subject"], row["outcome"]) == ("powers", "failed")
-    assert "crashed" in row["reason"]
+    collector.pytest_runtest_logreport(crash("somebody/test_powers.py::test_a"))
+    collector.pytest_runtest_logreport(crash("test_else.py::test_a"))
+    rows = collector.rows()
+    assert [row["test"] for row in rows] == [f"test_powers.py::test_{x}[1]" for x in "ab"]
+    for row in rows:
+        assert (row["subject"], row["outcome"]) == ("powers", "failed")
+        assert "crashed" in row["reason"]
 
 
 def test_a_report_is_written_wholly_or_not_at_all(

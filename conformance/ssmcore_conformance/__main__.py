@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
-import pytest
 import typer
 
 from ssmcore.errors import SSMError, check_choice
-from ssmcore_conformance.plugin import EXAMPLES, HERE
+
+NEEDED = ("pytest", "hypothesis", "mpmath", "array_api_strict")
+if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+    names = ", ".join(missing)
+    sys.exit(f'error: the suite needs {names}; install it with: pip install "ssmcore[conformance]"')
+
+from ssmcore_conformance.plugin import EXAMPLES, HERE  # noqa: E402
 
 __all__ = ["main"]
 
@@ -89,7 +99,26 @@ def run(
         raise typer.Exit(2) from None
     own = [f"--rootdir={HERE}", f"--config-file={os.devnull}", "--import-mode=importlib"]
     own += ["-pno:cacheprovider", "-Wignore:Module already imported", *(arguments or ())]
-    raise typer.Exit(int(pytest.main(["--pyargs", *modules, *options, *own])))
+    raise typer.Exit(_watched(["--pyargs", *modules, *options, *own]))
+
+
+def _watched(arguments: list[str]) -> int:
+    """Run pytest in a process of its own; one that dies has failed, whatever its exit code."""
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pytest", *arguments, f"--ssm-trace={trace}"]
+        )
+        code = None
+        while code is None:  # Ctrl-C goes to pytest too, which ends in its own time
+            with contextlib.suppress(KeyboardInterrupt):
+                code = process.wait()
+        if not trace.exists():
+            return code
+        test = trace.read_text(encoding="utf-8")
+    msg = f"error: pytest's process died with exit code {code} in {test}; what comes after was not"
+    typer.echo(f"\n{msg} run. With pytest-xdist, -- -n 1, the other tests run on.", err=True)
+    return 1
 
 
 def _modules(given: list[str]) -> list[str]:

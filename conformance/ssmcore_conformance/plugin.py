@@ -6,6 +6,7 @@ test module of the suite is collected or a test asks for a backend.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ssmcore_conformance.crowded import crowded
 from ssmcore_conformance.recording import NO_BACKEND, WORST, attach, begin, explain, is_ours
 from ssmcore_conformance.report import Collector, write
 from ssmcore_conformance.report_text import table
@@ -63,6 +65,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FILE",
         help="known failures of the backend that FILE (.toml) is named after (repeatable)",
     )
+    group.addoption("--ssm-trace", type=Path, help=argparse.SUPPRESS)  # see report.Collector
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -73,7 +76,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("ssm_ledger"):
         _entries(config)
     if not hasattr(config, "workerinput"):
-        config.stash[COLLECTOR] = Collector()
+        config.stash[COLLECTOR] = Collector(config.getoption("ssm_trace"))
         config.pluginmanager.register(config.stash[COLLECTOR], "ssmcore-collector")
 
 
@@ -135,7 +138,11 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def _described(name: str) -> str:
     """Return the backend's version and the settings of its library that change numbers."""
     from ssmcore import backend
+    from ssmcore._reporting import unusable
 
+    why = unusable(name)
+    if why is not None:
+        return f"{name} ({why})"
     version = f"{name} {backend.load(name).version()}"
     if name == "torch":
         import torch
@@ -165,7 +172,7 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 
 
 def _load_profile(name: str) -> None:
-    from hypothesis import HealthCheck, settings
+    from hypothesis import HealthCheck, Phase, settings
 
     settings.register_profile(
         f"ssmcore-{name}",
@@ -174,6 +181,7 @@ def _load_profile(name: str) -> None:
         deadline=None,
         database=None,
         print_blob=True,
+        phases=set(Phase) - {Phase.explain},  # takes minutes for one failure, and says little
         # the one function-scoped fixture beside @given is the recorder, which is meant to add up
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
@@ -226,6 +234,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         begin()
 
 
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    if is_ours(item) and crowded():
+        for name in selected(item.config):
+            _loaded(name).forget_compiled()
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -234,7 +248,8 @@ def pytest_runtest_makereport(
     if not is_ours(item):
         return (yield)
     error = call.excinfo.value if call.excinfo is not None else None
-    if call.when == "call" and isinstance(error, Exception | pytest.fail.Exception):
+    own = hasattr(item, "function")  # a stale entry of a ledger is no test to run again
+    if own and call.when == "call" and isinstance(error, Exception | pytest.fail.Exception):
         explain(item, error)
     if call.when == "teardown":
         attach(item)
@@ -273,16 +288,23 @@ def pytest_collection_modifyitems(
     return None
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Write reports that say that the run did not end: the last word of one that dies."""
+    _write(session.config, None)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the reports."""
-    paths = session.config.getoption("ssm_report")
-    if COLLECTOR not in session.config.stash or not paths:
+    _write(session.config, int(session.exitstatus))
+
+
+def _write(config: pytest.Config, exit_code: int | None) -> None:
+    paths = config.getoption("ssm_report")
+    if COLLECTOR not in config.stash or not paths:
         return
-    profile = session.config.getoption("ssm_profile")
-    report = session.config.stash[COLLECTOR].report(
-        selected(session.config), profile, EXAMPLES[profile], int(session.exitstatus)
-    )
+    profile = config.getoption("ssm_profile")
+    report = config.stash[COLLECTOR].report(selected(config), profile, EXAMPLES[profile], exit_code)
     for path in paths:
         write(path, report)
 

@@ -2,9 +2,11 @@
 
 ``--ssm-report FILE.json`` writes it as strict JSON. The schema, ``ssmcore-conformance/1``:
 
-* ``schema``; ``passed``: whether the run as a whole did; ``exit_code``: pytest's
+* ``schema``; ``passed``: whether the run as a whole did; ``exit_code``: pytest's, null where its
+  process died
 * ``environment``: versions of ssmcore, Python, pytest and hypothesis; ``platform``, ``machine``,
-  ``cpus``; ``backends``: {name: {``version``, ``devices``: the first is the one used}}
+  ``cpus``; ``backends``: {name: {``version``, ``devices``: the first is the one used}};
+  ``unusable``: {name: why} backends that gave no version or no device
 * ``profile``: its name; ``examples_per_test``: what it asks of each test; ``started``: UTC, ISO
   8601; ``seconds``: of the whole run
 * ``counts``: {outcome: number of tests}; outcomes are passed, failed, xfailed (in the ledger of
@@ -39,7 +41,7 @@ __all__ = ["OUTCOMES", "RECORD", "SCHEMA", "Collector", "merged", "write"]
 
 SCHEMA = "ssmcore-conformance/1"
 RECORD = "ssmcore"
-HERE = Path(__file__).resolve().parent.name
+HERE = Path(__file__).resolve().parent
 OUTCOMES = ("passed", "failed", "xfailed", "skipped")
 BLANK: dict[str, Any] = {
     "subject": "",
@@ -55,13 +57,28 @@ BLANK: dict[str, Any] = {
 
 
 class Collector:
-    """Gathers the records and outcomes of all tests, of all processes."""
+    """Gathers the records and outcomes of all tests, of all processes.
 
-    def __init__(self) -> None:
+    The file ``trace`` is there from the first test to the end of the last, and names the test
+    that was begun last: what remains of a process that dies.
+    """
+
+    def __init__(self, trace: Path | None = None) -> None:
+        self.trace = trace
         self.tests: dict[str, dict[str, Any]] = {}
         self.errors: list[dict[str, str]] = []
         self.started = datetime.now(UTC)
         self.clock = time.perf_counter()
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Leave word of the test that begins."""
+        if self.trace is not None:
+            self.trace.write_text(nodeid, encoding="utf-8")
+
+    def pytest_sessionfinish(self) -> None:
+        """Say that pytest came to its end."""
+        if self.trace is not None:
+            self.trace.unlink(missing_ok=True)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Keep what could not be collected."""
@@ -91,7 +108,7 @@ class Collector:
         for nodeid, row in self.tests.items():
             if "test" in row:
                 kept.append(row)
-            elif row["outcome"] == "failed" and f"{HERE}/test_" in nodeid:
+            elif row["outcome"] == "failed" and _of_the_suite(nodeid):
                 test = nodeid.rpartition("/")[2]
                 names = {"subject": test[5:].partition(".py")[0], "property": "did not finish"}
                 kept.append(row | names | {"test": test, "function": test.partition("[")[0]})
@@ -99,7 +116,7 @@ class Collector:
         return [{key: value for key, value in row.items() if key != "line"} for row in kept]
 
     def report(
-        self, names: list[str], profile: str, examples: int, exit_code: int
+        self, names: list[str], profile: str, examples: int, exit_code: int | None
     ) -> dict[str, Any]:
         """Return the whole report, by the schema of this module."""
         tests = [row | {"worst": _worst(row["worst"])} for row in self.rows()]
@@ -129,6 +146,12 @@ def write(path: Path, report: dict[str, Any]) -> None:
     from ssmcore_conformance.report_html import page
 
     write_text(path, page(report))
+
+
+def _of_the_suite(nodeid: str) -> bool:
+    """Whether an id is of the suite; it begins with the file where that lies in pytest's root."""
+    folder, _, name = nodeid.partition("::")[0].rpartition("/")
+    return folder.rpartition("/")[2] in ("", HERE.name) and (HERE / name).is_file()
 
 
 def _worst(rows: list[list[Any]]) -> list[dict[str, Any]]:
@@ -161,9 +184,10 @@ def _message(report: pytest.TestReport | pytest.CollectReport) -> str:
 def _environment(names: list[str]) -> dict[str, Any]:
     from ssmcore._reporting import environment, unusable
 
-    found = environment([name for name in names if unusable(name) is None])
+    broken = {name: why for name in names if (why := unusable(name)) is not None}
+    found = environment([name for name in names if name not in broken])
     tools = {name: version(name) for name in ("pytest", "hypothesis")}
-    return found | tools
+    return found | tools | {"unusable": broken}
 
 
 def merged(rows: list[dict[str, Any]]) -> Worst:

@@ -14,6 +14,15 @@ from ssmcore_conformance.worst import shown
 __all__ = ["page"]
 
 Row = dict[str, Any]
+ENDINGS = {
+    None: "The run did not end: its process died, or still runs. With pytest-xdist, -- -n 1, "
+    "the test in which a process dies is reported and the others run on.",
+    2: "The run was interrupted before its end, or tests could not be collected.",
+    3: "The run ended with an internal error of pytest; see the terminal.",
+    4: "Nothing was run: pytest refused its arguments; see the terminal.",
+    5: "Nothing was run: no test was selected.",
+}
+"""What the exit codes of pytest mean that are not about the outcome of tests."""
 
 
 def page(report: dict[str, Any]) -> str:
@@ -24,6 +33,7 @@ def page(report: dict[str, Any]) -> str:
     body = "\n".join(
         [
             f"<header><h1>ssmcore conformance: <span class={verdict}>{verdict}</span></h1>",
+            _ending(report["exit_code"]),
             f"<p>{_counted(report['counts'])} of {len(tests)} tests; "
             f"{sum(row['examples'] for row in tests)} examples; {report['seconds']:.0f} s</p>",
             _environment(report),
@@ -42,6 +52,11 @@ def page(report: dict[str, Any]) -> str:
         f"<title>ssmcore conformance: {verdict}</title><style>{STYLE}</style></head>\n"
         f"<body>\n{body}\n</body></html>\n"
     )
+
+
+def _ending(exit_code: int | None) -> str:
+    """Return why the run is not a whole one, or ""."""
+    return f"<p class=failed>{ENDINGS[exit_code]}</p>" if exit_code in ENDINGS else ""
 
 
 def _grouped(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
@@ -66,6 +81,7 @@ def _environment(report: Row) -> str:
         f"{name} {library['version']} on {library['devices'][0]}"
         for name, library in found["backends"].items()
     ]
+    libraries += [f"{name}: {why}" for name, why in found["unusable"].items()]
     facts = {
         "Backends": "; ".join(libraries),
         "Profile": f"{report['profile']}, {report['examples_per_test']} examples a test",

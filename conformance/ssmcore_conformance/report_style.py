@@ -15,7 +15,7 @@ h1 { font-size: 1.6rem; margin: .5rem 0; }
 h2 { font-size: 1.2rem; margin: 2.5rem 0 .25rem; border-top: 1px solid var(--line);
   padding-top: 1rem; }
 h3 { font-size: 1rem; margin: 1.5rem 0 .25rem; }
-h4 { font-size: .9rem; margin: .75rem 0 .25rem; }
+h4 { font-size: .9rem; margin: .75rem 0 .25rem; overflow-wrap: anywhere; }
 p { margin: .25rem 0 .75rem; }
 a { color: var(--link); }
 small, dt, dd { font-size: .875rem; }

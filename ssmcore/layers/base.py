@@ -268,7 +268,7 @@ class Layer(ABC):
         lengths = None if lengths is None else xp.astype(lengths, arrays.index_dtype(u), copy=False)
         before = self.initial_state(params, tuple(u.shape[:-2])) if state is None else state
         y, after = self._run(
-            params, u, before, self._mode(mode, u, reset), reset, lengths, return_state
+            params, u, before, self._mode(mode, params, u, reset), reset, lengths, return_state
         )
         y = xp.astype(y, given, copy=False)
         return (y, after) if return_state else y
@@ -308,14 +308,17 @@ class Layer(ABC):
         y, x = engine.run(system, u, before, mode, reset, lengths, return_state)
         return y, (None if x is None else {self._state_name: x})
 
-    def _mode(self, mode: str, u: Array, reset: Array | None) -> str:
+    def _mode(self, mode: str, params: Params, u: Array, reset: Array | None) -> str:
         if mode != "auto":
             return mode
         if u.shape[-2] == 1:
             return "recurrence"
-        return "scan" if self.time_varying or reset is not None else self._parallel_mode
+        scan = self.time_varying or reset is not None
+        return "scan" if scan else self._parallel_mode(params, u)
 
-    _parallel_mode = "convolution"
+    def _parallel_mode(self, params: Params, u: Array) -> str:
+        """Return the faster of "scan" and "convolution"."""
+        return "convolution"
 
     def _check_params(self, params: Params) -> Params:
         """Return ``params`` nested; SSMError unless they have this layer's names and shapes."""

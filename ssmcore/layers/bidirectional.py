@@ -156,8 +156,8 @@ class Bidirectional(Layer):
             )
             raise SSMError(msg)
 
-    def _mode(self, mode: str, u: Array, reset: Array | None) -> str:
-        return self.layer._mode(mode, u, reset)
+    def _mode(self, mode: str, params: Params, u: Array, reset: Array | None) -> str:
+        return self.layer._mode(mode, params, u, reset)
 
     def _run(
         self,

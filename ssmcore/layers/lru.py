@@ -62,7 +62,8 @@ class LRU(Layer):
     r_max: float = 1.0
     max_phase: float = 6.28
 
-    _parallel_mode = "scan"
+    def _parallel_mode(self, params: Params, u: Array) -> str:
+        return "scan"
 
     def _check_options(self) -> None:
         check_count(self.name, d_state=self.d_state)

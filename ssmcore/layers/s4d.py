@@ -6,11 +6,12 @@ Gu, Gupta, Goel, Re, "On the parameterization and initialization of diagonal sta
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ssmcore import arrays
+from ssmcore import arrays, backend, modes
 from ssmcore.discretization import apply_method
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.initialization import nplr, s4d_eigenvalues, s4d_input_vector
@@ -119,6 +120,11 @@ class S4D(PerChannel):
     @property
     def _stored(self) -> int:
         return self.d_state if self.is_real else self.d_state // 2
+
+    def _parallel_mode(self, params: Params, u: Array) -> str:
+        way = modes.key(backend.of(u), u, *(x for _, x in arrays.leaves(params)))
+        shape = (math.prod(u.shape[:-2]), u.shape[-2], self.d_model * self.channels, self._stored)
+        return modes.faster_mode(way, shape)
 
     def shapes(self) -> dict[str, Any]:
         """Return the shape of every parameter."""

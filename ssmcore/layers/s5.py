@@ -79,7 +79,8 @@ class S5(Layer):
 
     OUTPUTS: ClassVar = ("trunc_standard_normal", "lecun_normal", "complex_normal")
 
-    _parallel_mode = "scan"
+    def _parallel_mode(self, params: Params, u: Array) -> str:
+        return "scan"
 
     def _check_options(self) -> None:
         check_flag(self.name, conj_sym=self.conj_sym, clip_eigs=self.clip_eigs)

@@ -17,7 +17,10 @@ be). In a stack, k counts once for every block so far.
    m_t eps64 / eps32, and at most 64 times that.
 
 Where both precisions can be run, float64 decides: a difference up to the larger of (1) and (3) is
-rounding, and a real one stays. There are two exceptions, for a user who asks for float32 only:
+rounding, and a real one stays. But where (1) in float32
+is exceeded, and float32 moves one side 64 times as far as the other, it is not the model that
+amplifies: undecided for a user who asks for float32, a fault in float32 alone or an unsuitable
+algorithm. There are two exceptions, for a user who asks for float32 only:
 
 - *A side is known to round to float32 inside*: a parameter, or the input, makes no difference when
   it is changed by less than float32 can hold. What then may remain in float64 is what float32 does:
@@ -45,6 +48,7 @@ import numpy as np
 from ssmcore.errors import SSMError
 from ssmcore.verify import tolerance
 from ssmcore.verify.checks import Numbers
+from ssmcore.verify.compare_pair import Pair
 
 __all__ = [
     "DIFFERENT",
@@ -53,7 +57,6 @@ __all__ = [
     "UNDECIDED",
     "Figure",
     "Inside",
-    "Pair",
     "Part",
     "Place",
     "judge",
@@ -118,65 +121,6 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The two arrays of a part, by dtype, and what bounds their rounding.
-
-    ``time`` is the time axis or None; ``steps`` the length; ``depth`` the blocks so far.
-    """
-
-    name: str
-    arrays: dict[str, tuple[Numbers, Numbers]]
-    axes: tuple[str, ...]
-    time: int | None
-    steps: int
-    depth: int = 1
-
-    def bound(self, dtype: str) -> Numbers:
-        """Return the modelled bound: along time, or one number."""
-        factor = 2.0 * self.depth * (math.sqrt(self.steps) if self.gradient else 1.0)
-        out: Numbers = factor * tolerance.eps(dtype) * self._roundings()
-        return out
-
-    def luck(self, dtype: str) -> Numbers:
-        """Return how far independent roundings part the sides: along time, or one number."""
-        out: Numbers = tolerance.eps(dtype) * np.sqrt(6.0 * self.depth * self._roundings())
-        return out
-
-    def running(self, x: Numbers) -> Numbers:
-        """Return the largest of ``x`` so far in each channel, over the other axes; they keep 1."""
-        others = tuple(axis for axis in range(x.ndim) if axis not in (self.time, self.channel))
-        out: Numbers = x.max(axis=others, initial=0.0, keepdims=True)
-        return out if self.time is None else np.maximum.accumulate(out, axis=self.time)
-
-    def peak(self, dtype: str) -> Numbers:
-        """Return the largest finite number of each channel on either side; 1 where all are 0."""
-        sizes = [np.abs(x.astype(np.float64)) for x in self.arrays[dtype]]
-        largest = np.maximum(*(np.where(np.isfinite(x), x, 0.0) for x in sizes))
-        others = tuple(axis for axis in range(largest.ndim) if axis != self.channel)
-        peak = largest.max(axis=others, initial=0.0, keepdims=True)
-        out: Numbers = np.where(peak == 0.0, 1.0, peak)
-        return out
-
-    @property
-    def channel(self) -> int | None:
-        """The channel axis, or None."""
-        return None if "channel" not in self.axes else self.axes.index("channel")
-
-    @property
-    def gradient(self) -> bool:
-        """Whether the arrays are gradients."""
-        return self.name.startswith("grad.")
-
-    def _roundings(self) -> Numbers:
-        """Return 64 + the steps seen, along time; a gradient has seen all of them."""
-        if self.time is None or self.gradient:
-            return np.full((1,) * len(self.axes), tolerance.STEP + self.steps)
-        shape = [1] * len(self.axes)
-        shape[self.time] = self.steps
-        return tolerance.STEP + np.arange(1.0, self.steps + 1).reshape(shape)
-
-
-@dataclass(frozen=True)
 class Inside:
     """That a side may be no better than float32 in a float64 run.
 
@@ -200,21 +144,23 @@ def judge(pair: Pair, asked: str, inside: Callable[[], Inside | None]) -> Part:
     """
     finest = "float64" if "float64" in pair.arrays else "float32"
     peak = pair.peak(finest)
-    gaps = {dtype: _gap(pair, dtype) / peak for dtype in pair.arrays}
+    with np.errstate(over="ignore"):
+        gaps = {dtype: _gap(pair, dtype, asked) / peak for dtype in pair.arrays}
+        own = [side / peak for side in _own(pair)]
     allowed = {dtype: pair.bound(dtype) for dtype in gaps}
-    own = _own(pair) / peak
     if len(gaps) == 2:
-        measured = tolerance.STEP * SHRINKAGE * own
+        measured = tolerance.STEP * SHRINKAGE * (own[0] + own[1])
         allowed["float64"] = np.maximum(allowed["float64"], measured)
     verdict, reason, beyond = _finding(pair, asked, gaps, allowed, own, peak, inside)
-    broken = ~np.isfinite(gaps[asked])
+    broken = np.not_equal(*(np.isfinite(x) for x in pair.arrays[asked]))
     if broken.any():
         verdict, reason = DIFFERENT, f"one side alone is not finite in {asked}"
         beyond = beyond | broken
     first = None
     if beyond.any():
         index = _time_first(pair, beyond)
-        first = _place(pair, asked if broken[index] else finest, index)
+        seen = asked if broken[index] or verdict == UNDECIDED else finest
+        first = _place(pair, seen, index)
     figures = {dtype: _figure(pair, dtype, gaps[dtype], allowed[dtype]) for dtype in gaps}
     shape = pair.arrays[asked][0].shape
     return Part(pair.name, shape, verdict, first, figures, _growth(pair, gaps[asked]), reason)
@@ -225,7 +171,7 @@ def _finding(
     asked: str,
     gaps: dict[str, Numbers],
     allowed: dict[str, Numbers],
-    own: Numbers,
+    own: list[Numbers],
     peak: Numbers,
     inside: Callable[[], Inside | None],
 ) -> Finding:
@@ -237,15 +183,36 @@ def _finding(
         return _alone(pair, gaps[asked], asked)
     beyond = gaps["float64"] > allowed["float64"]
     if not beyond.any():
-        amplified = (gaps["float32"] > allowed["float32"]).any()
-        more = "; the model amplifies it beyond the modelled bound" if amplified else ""
+        amplified = gaps["float32"] > allowed["float32"]
+        if asked == "float32" and (amplified & _lopsided(own)).any():
+            return _float32_alone(own, amplified & _lopsided(own))
+        more = "; the model amplifies it beyond the modelled bound" if amplified.any() else ""
         return ROUNDING, f"in float64 no gap but rounding{more}", nowhere
     found = inside() if asked == "float32" else None
     if found is None:
         return DIFFERENT, "the gap stays in float64", beyond
-    explained = _explained(pair, own, pair.running(found.moved) / peak)
+    explained = _explained(pair, own[0] + own[1], pair.running(found.moved) / peak)
     allowed["float64"] = np.maximum(allowed["float64"], explained)
     return _licensed(pair, gaps["float64"], explained, found)
+
+
+def _lopsided(own: list[Numbers]) -> Numbers:
+    """Return where float32 moves one side far more than the other: not the model amplifies it."""
+    smaller, larger = np.minimum(*own), np.maximum(*own)
+    out: Numbers = larger > tolerance.STEP * (smaller + tolerance.eps("float32"))
+    return out
+
+
+def _float32_alone(own: list[Numbers], where: Numbers) -> Finding:
+    """Return the verdict on a gap in float32 that one side alone makes."""
+    sides = zip(own, ("reference", "candidate"), strict=True)
+    better, worse = sorted(sides, key=lambda side: float(side[0].max()))
+    reason = (
+        f"in float64 no gap but rounding; in float32 the {worse[1]} is {worse[0].max():.1e} of the "
+        f"peak from its own float64 run, the {better[1]} {better[0].max():.1e}: a fault in float32 "
+        "alone, or an algorithm that float32 does not suit"
+    )
+    return UNDECIDED, reason, where
 
 
 def _alone(pair: Pair, gap: Numbers, dtype: str) -> Finding:
@@ -320,11 +287,14 @@ def _rise(pair: Pair, gap: Numbers, index: tuple[int, ...]) -> str:
     return f"from {before:.1e} at step {t - 1} to {after:.1e} of the peak"
 
 
-def _gap(pair: Pair, dtype: str) -> Numbers:
-    """Return |candidate - reference|; infinite where just one is not finite."""
+def _gap(pair: Pair, dtype: str, asked: str) -> Numbers:
+    """Return |candidate - reference|; infinite where just one is not finite.
+
+    0 where neither is in float32 that was not asked for: it says nothing there.
+    """
     reference, candidate = (x.astype(np.float64) for x in pair.arrays[dtype])
     odd = ~np.isfinite(reference) & ~np.isfinite(candidate)
-    if odd.any():
+    if odd.any() and (dtype == asked or dtype == "float64"):
         place = _place(pair, dtype, _time_first(pair, odd))
         msg = (
             f"compare: {pair.name} is not finite on either side at {place}; expected an input and "
@@ -333,20 +303,20 @@ def _gap(pair: Pair, dtype: str) -> Numbers:
         raise SSMError(msg)
     with np.errstate(invalid="ignore"):
         gap = np.abs(candidate - reference)
-    out: Numbers = np.where(np.isnan(gap), np.inf, gap)
+    out: Numbers = np.where(odd, 0.0, np.where(np.isnan(gap), np.inf, gap))
     return out
 
 
-def _own(pair: Pair) -> Numbers:
-    """Return m_t: how far the sides' float32 runs are from their own float64 runs, so far."""
+def _own(pair: Pair) -> list[Numbers]:
+    """Return how far each side's float32 run is from its own float64 run, so far; m_t together."""
     if len(pair.arrays) == 1:
-        return np.zeros((1,) * len(pair.axes))
+        return [np.zeros((1,) * len(pair.axes))] * 2
     with np.errstate(invalid="ignore"):
         off = [
             np.abs(x - y.astype(np.float64))
             for x, y in zip(pair.arrays["float64"], pair.arrays["float32"], strict=True)
         ]
-    return pair.running(np.where(np.isfinite(off[0] + off[1]), off[0] + off[1], 0.0))
+    return [pair.running(np.where(np.isfinite(x), x, 0.0)) for x in off]
 
 
 def _figure(pair: Pair, dtype: str, gap: Numbers, allowed: Numbers) -> Figure:

@@ -14,7 +14,8 @@ from ssmcore.errors import SSMError
 from ssmcore.typing import Array
 from ssmcore.verify.checks import Numbers
 from ssmcore.verify.compare_inside import Insides
-from ssmcore.verify.compare_judge import Inside, Pair, Part, judge
+from ssmcore.verify.compare_judge import Inside, Part, judge
+from ssmcore.verify.compare_pair import Pair
 from ssmcore.verify.compare_report import Block, CompareReport
 from ssmcore.verify.compare_sides import (
     ImpossibleError,

@@ -337,7 +337,8 @@ def main_output(outputs: Mapping[str, Any]) -> Any:
 def _cast(x: Numbers, dtype: str) -> Numbers:
     """Return real numbers in ``dtype``, complex ones in its complex dtype, others as they are."""
     kinds = {"f": dtype, "c": COMPLEX[dtype]}
-    return np.asarray(x, dtype=kinds.get(x.dtype.kind))
+    with np.errstate(over="ignore"):  # float32 need not hold what float64 does
+        return np.asarray(x, dtype=kinds.get(x.dtype.kind))
 
 
 def _nudged(x: Any, name: str, nudge: Nudge | None) -> Any:

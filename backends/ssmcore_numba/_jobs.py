@@ -1,0 +1,42 @@
+"""Jobs of a kernel over threads: numba lets go of the interpreter, so plain threads will do.
+
+No OpenMP: a kernel may be called from several threads at once and after a fork.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numba
+
+__all__ = ["kernel", "run"]
+
+_jit: Any = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile ``function`` once, keep it on disk, and let it run beside others."""
+    return _jit(function)
+
+
+@functools.cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Return the threads of this process: a fork has none of its parent's."""
+    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="ssmcore")
+
+
+def run(compiled: Any, jobs: int, threads: int, *arguments: Any) -> None:
+    """Run ``compiled(first, last, *arguments)`` over all jobs, in up to ``threads`` threads."""
+    parts = max(1, min(jobs, threads))
+    cuts = [jobs * k // parts for k in range(parts + 1)]
+    others = [
+        _pool(os.getpid()).submit(compiled, cuts[k], cuts[k + 1], *arguments)
+        for k in range(1, parts)
+    ]
+    compiled(cuts[0], cuts[1], *arguments)
+    for other in others:
+        other.result()

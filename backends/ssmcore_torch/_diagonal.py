@@ -1,0 +1,38 @@
+"""``diagonal_scan`` on PyTorch by native kernels, where no derivative is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from ssmcore_numba import diagonal, mixing
+
+from ssmcore import backend
+from ssmcore.primitives import REFERENCES
+from ssmcore.primitives.canonical import diagonal_scan_form
+from ssmcore_torch._ops import numpy_view, tensors
+
+__all__ = ["diagonal_scan"]
+
+Tensor = torch.Tensor
+
+
+def diagonal_scan(
+    a: Tensor,
+    B: Tensor,
+    C: Tensor,
+    u: Tensor,
+    initial: Tensor | None,
+    *,
+    reset: Tensor | None,
+    reverse: bool,
+) -> Any:
+    """See ssmcore.diagonal_scan."""
+    given = [x for x in (a, B, C, u, initial, reset) if x is not None]
+    if u.device.type != "cpu" or backend.of(u).differentiates(*given):
+        return REFERENCES["diagonal_scan"](a, B, C, u, initial, reset=reset, reverse=reverse)
+    form = diagonal_scan_form(a, u, initial, reset)
+    run = mixing.diagonal_scan if a.ndim == 1 else diagonal.diagonal_scan
+    views = map(numpy_view, (a, B, C, *form))
+    y, last = tensors(*run(*views, reverse=reverse, threads=torch.get_num_threads()))
+    return y.reshape(u.shape), last.reshape((*u.shape[:-2], *a.shape))

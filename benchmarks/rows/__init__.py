@@ -1,0 +1,11 @@
+"""The rows of the table, by name."""
+
+from __future__ import annotations
+
+from benchmarks.rows import diagonal, kernels, layers, linear, selective
+from benchmarks.work import Row
+
+__all__ = ["ROWS"]
+
+MODULES = (linear, selective, kernels, diagonal, layers)
+ROWS: dict[str, Row] = {row.name: row for module in MODULES for row in module.ROWS}

@@ -1,0 +1,1 @@
+"""Figures of speed: times taken in turn, peak memory, and the machine they belong to."""
