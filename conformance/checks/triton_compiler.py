@@ -132,7 +132,7 @@ def report(kernel: Any, binary: Any) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])
         file.flush()
-        tool = [TOOLS / "cuobjdump", file.name]
+        tool = [str(TOOLS / "cuobjdump"), file.name]
         usage = subprocess.run(
             [*tool, "--dump-resource-usage"], capture_output=True, text=True, check=True
         ).stdout

@@ -97,18 +97,20 @@ def linear_scan(
     R, L, P = shape
     # the values before they are laid out, which the oracles see
     given = [draw(dtype, *(a or shape)) * 0.7, draw(dtype, *shape), draw(dtype, R, P)]
-    kept = None if keep is None else torch.tensor(random.uniform(size=(keep, L)) > 0.3).to(DEVICE)
+    kept: Any = (
+        None if keep is None else torch.tensor(random.uniform(size=(keep, L)) > 0.3).to(DEVICE)
+    )
     if poison:
         given[1][:, 2], given[2][:] = float("inf"), float("nan")
         kept[:, 0] = kept[:, 3] = False
     transition, b, start = (lay(x, layout) for x in given)
-    run = {"reverse": reverse, "chunk": chunk}
+    run: dict[str, Any] = {"reverse": reverse, "chunk": chunk}
     h = linear_scan(transition, b, start, kept, **run)
     if twice:
         assert torch.equal(h, linear_scan(transition, b, start, kept, **run))
     reset = None if kept is None else ~kept.cpu().numpy()
     at, bt, st = (number(x) for x in given)
-    options = {"reset": reset, "reverse": reverse}
+    options: dict[str, Any] = {"reset": reset, "reverse": reverse}
     carry = "float32" if "16" in dtype else "float64"
     got = number(torch.view_as_complex(h.contiguous()) if layout == "planar" else h)
     expected = oracles.linear_scan(at, bt, st, **options)
@@ -118,11 +120,10 @@ def linear_scan(
         return
     g = draw(dtype, *shape)
     near = torch.tensor(expected).to(given[0].dtype).to(DEVICE)
-    laid = [lay(x, layout) for x in (given[0].conj().resolve_conj(), near.conj().resolve_conj(), g)]
-    first = lay(given[2].conj().resolve_conj(), layout)
-    if dtype.startswith("complex") and layout is None:
-        laid, first = [given[0].conj(), near.conj(), g], given[2].conj()
-    grads = linear_scan_backward(*laid, first, kept, **run)
+    back: list[Any] = [given[0].conj(), near.conj(), g, given[2].conj()]
+    if layout:  # else they are conjugated lazily, and the kernels do it
+        back = [lay(x.resolve_conj(), layout) for x in back]
+    grads = linear_scan_backward(*back, keep=kept, **run)
     what = {"a": at, "b": bt, "initial": st, **options}
     reference = adjoints.linear_scan(what, (number(g),))
     growths = adjoints.linear_scan(what, (number(g),), modulus=True)
@@ -158,13 +159,15 @@ def selective_scan(
         "D": draw(dtype, H) if D else torch.zeros(H, device=DEVICE),
         "initial": draw(dtype, R, H, N),
     }
-    *rest, start = (lay(x, layout) for x in given.values())
+    rest: list[Any] = [lay(x, layout) for x in given.values()]
     rest[5] = rest[5] if D else None
-    kept = None if keep is None else torch.tensor(random.uniform(size=(keep, L)) > 0.3).to(DEVICE)
-    run = {"chunk": chunk}
-    y, last, marks = selective_scan(*rest, start, kept, checkpoint=True, **run)
+    kept: Any = (
+        None if keep is None else torch.tensor(random.uniform(size=(keep, L)) > 0.3).to(DEVICE)
+    )
+    run: dict[str, Any] = {"chunk": chunk}
+    y, last, marks = selective_scan(*rest, keep=kept, checkpoint=True, **run)
     if twice:
-        assert torch.equal(y, selective_scan(*rest, start, kept, **run)[0])
+        assert torch.equal(y, selective_scan(*rest, keep=kept, **run)[0])
     wide = {name: number(x) for name, x in given.items()}
     wide["reset"] = None if kept is None else ~kept.cpu().numpy()
     carry = "float64" if dtype == "float64" else "float32"
@@ -174,7 +177,8 @@ def selective_scan(
     for name, got, expected, growth in zip(["y", "last"], (y, last), *results, strict=False):
         yield name, number(got), expected, limit(got, carry, count, growth)
     gy, glast = draw(dtype, R, L, H), draw(dtype, R, H, N)
-    grads = selective_scan_backward(*rest, marks, lay(gy, layout), glast, kept, **run)
+    back: list[Any] = [*rest[:6], marks, lay(gy, layout), glast]
+    grads = selective_scan_backward(*back, keep=kept, **run)
     bars = number(gy), number(glast)
     reference = adjoints.selective_scan(wide, bars)
     growths = adjoints.selective_scan(wide, bars, modulus=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 import triton
 
-from ssmcore_torch._triton.arguments import accumulator, launch, strided, wide
+from ssmcore_torch._triton.arguments import Strided, accumulator, launch, strided, wide
 from ssmcore_torch._triton.linear_scan_kernels import backward, forward, reduce
 
 __all__ = ["linear_scan", "linear_scan_backward"]
@@ -28,7 +28,7 @@ def _chunk(lanes: int, length: int) -> int:
     if lanes >= ENOUGH_LANES:
         return length
     chunks = min(triton.cdiv(LANES_AND_CHUNKS, lanes), 65535)
-    return max(triton.cdiv(length, chunks), SHORTEST_CHUNK)
+    return max(int(triton.cdiv(length, chunks)), SHORTEST_CHUNK)
 
 
 def _block(lanes: int, dtype: torch.dtype) -> int:
@@ -39,7 +39,7 @@ def _block(lanes: int, dtype: torch.dtype) -> int:
 
 def _together(chunk: int) -> int:
     """Return the steps of a program whose loads are on their way together."""
-    return min(8, triton.next_power_of_2(chunk))
+    return min(8, int(triton.next_power_of_2(chunk)))
 
 
 def _is_complex(x: torch.Tensor) -> bool:
@@ -99,7 +99,7 @@ def _states(
     return states
 
 
-def _mask(keep: torch.Tensor | None, reverse: bool = False):
+def _mask(keep: torch.Tensor | None, reverse: bool = False) -> Strided | None:
     """Return keep (R, L) for the kernels, as bytes with a lane axis."""
     return None if keep is None else strided(keep.view(torch.uint8)[..., None], reverse)
 

@@ -37,16 +37,15 @@ def accumulated(dtype: torch.dtype) -> torch.dtype:
 def chunk_of(R: int, length: int, H: int) -> int:
     """Return the steps of a program, a multiple of EVERY."""
     chunks = min(max(LANES_AND_CHUNKS // (R * H), 1), 65535)
-    if chunks == 1 or length <= SHORTEST_CHUNK:
-        return triton.cdiv(length, EVERY) * EVERY
-    return triton.cdiv(max(triton.cdiv(length, chunks), SHORTEST_CHUNK), EVERY) * EVERY
+    steps = length if chunks == 1 else max(-(-length // chunks), SHORTEST_CHUNK)
+    return -(-steps // EVERY) * EVERY
 
 
 def tile_of(N: int, H: int, dtype: torch.dtype) -> tuple[int, int]:
     """Return the states and the channels of a program: 16 registers of states a thread, or 8."""
-    NB = triton.next_power_of_2(N)
+    NB = int(triton.next_power_of_2(N))
     room = (128 if dtype is torch.float64 else 512) // NB
-    return NB, min(max(room, 1), 32, triton.next_power_of_2(H))
+    return NB, min(max(room, 1), 32, int(triton.next_power_of_2(H)))
 
 
 def mask_of(keep: torch.Tensor | None) -> Strided | None:
@@ -102,7 +101,7 @@ def starts(
     first = start.to(WIDE).flatten(1)
     states = linear_scan(decay, end.flatten(2), first, alive, reverse=pulled)
     each = [states, first[:, None]] if pulled else [first[:, None], states]
-    return torch.cat(each, 1).unflatten(2, (H, N))
+    return torch.cat(each, 1).reshape(R, count, H, N)
 
 
 def selective_scan(

@@ -18,11 +18,11 @@ STEPS = 256
 
 
 def _chunk(length: int) -> int:
-    return max(STEPS, triton.cdiv(length, 65535))
+    return max(STEPS, int(triton.cdiv(length, 65535)))
 
 
 def _block(lanes: int) -> int:
-    return min(128, max(32, triton.next_power_of_2(lanes)))
+    return min(128, max(32, int(triton.next_power_of_2(lanes))))
 
 
 def short_convolution(
