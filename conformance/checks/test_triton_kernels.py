@@ -65,4 +65,4 @@ def test_triton_kernels_compile_for_sm_90_without_spills() -> None:
     for line in lines:
         print(line)
     assert len({line["kernel"] for line in lines}) == KERNELS
-    assert not [line for line in lines if line["spilt"]]
+    assert not [line for line in lines if line["spills"]]

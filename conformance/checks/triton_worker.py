@@ -8,6 +8,7 @@ call of every function, which takes most of the time; here once a module.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -92,7 +93,7 @@ def linear_scan(
     poison: bool = False,
     twice: bool = False,
 ) -> Iterator[Result]:
-    from ssmcore_torch._triton.linear_scan import linear_scan, linear_scan_backward
+    kernels: Any = importlib.import_module("ssmcore_torch._triton.linear_scan")
 
     R, L, P = shape
     # the values before they are laid out, which the oracles see
@@ -104,10 +105,10 @@ def linear_scan(
         given[1][:, 2], given[2][:] = float("inf"), float("nan")
         kept[:, 0] = kept[:, 3] = False
     transition, b, start = (lay(x, layout) for x in given)
-    run: dict[str, Any] = {"reverse": reverse, "chunk": chunk}
-    h = linear_scan(transition, b, start, kept, **run)
+    run: dict[str, Any] = {"keep": kept, "reverse": reverse, "chunk": chunk}
+    h = kernels.linear_scan(transition, b, start, **run)
     if twice:
-        assert torch.equal(h, linear_scan(transition, b, start, kept, **run))
+        assert torch.equal(h, kernels.linear_scan(transition, b, start, **run))
     reset = None if kept is None else ~kept.cpu().numpy()
     at, bt, st = (number(x) for x in given)
     options: dict[str, Any] = {"reset": reset, "reverse": reverse}
@@ -123,7 +124,7 @@ def linear_scan(
     back: list[Any] = [given[0].conj(), near.conj(), g, given[2].conj()]
     if layout:  # else they are conjugated lazily, and the kernels do it
         back = [lay(x.resolve_conj(), layout) for x in back]
-    grads = linear_scan_backward(*back, keep=kept, **run)
+    grads = kernels.linear_scan_backward(*back, **run)
     what = {"a": at, "b": bt, "initial": st, **options}
     reference = adjoints.linear_scan(what, (number(g),))
     growths = adjoints.linear_scan(what, (number(g),), modulus=True)
@@ -147,7 +148,7 @@ def selective_scan(
     D: bool = True,
     twice: bool = False,
 ) -> Iterator[Result]:
-    from ssmcore_torch._triton.selective_scan import selective_scan, selective_scan_backward
+    kernels: Any = importlib.import_module("ssmcore_torch._triton.selective_scan")
 
     R, L, H, N = shape
     given = {
@@ -164,10 +165,10 @@ def selective_scan(
     kept: Any = (
         None if keep is None else torch.tensor(random.uniform(size=(keep, L)) > 0.3).to(DEVICE)
     )
-    run: dict[str, Any] = {"chunk": chunk}
-    y, last, marks = selective_scan(*rest, keep=kept, checkpoint=True, **run)
+    run: dict[str, Any] = {"keep": kept, "chunk": chunk}
+    y, last, marks = kernels.selective_scan(*rest, checkpoint=True, **run)
     if twice:
-        assert torch.equal(y, selective_scan(*rest, keep=kept, **run)[0])
+        assert torch.equal(y, kernels.selective_scan(*rest, **run)[0])
     wide = {name: number(x) for name, x in given.items()}
     wide["reset"] = None if kept is None else ~kept.cpu().numpy()
     carry = "float64" if dtype == "float64" else "float32"
@@ -178,7 +179,7 @@ def selective_scan(
         yield name, number(got), expected, limit(got, carry, count, growth)
     gy, glast = draw(dtype, R, L, H), draw(dtype, R, H, N)
     back: list[Any] = [*rest[:6], marks, lay(gy, layout), glast]
-    grads = selective_scan_backward(*back, keep=kept, **run)
+    grads = kernels.selective_scan_backward(*back, **run)
     bars = number(gy), number(glast)
     reference = adjoints.selective_scan(wide, bars)
     growths = adjoints.selective_scan(wide, bars, modulus=True)
@@ -196,23 +197,20 @@ def short_convolution(
     chunk: int | None = None,
     layout: str | None = None,
 ) -> Iterator[Result]:
-    from ssmcore_torch._triton.short_convolution import (
-        short_convolution,
-        short_convolution_backward,
-    )
+    kernels: Any = importlib.import_module("ssmcore_torch._triton.short_convolution")
 
     R, L, H = shape
     u, state = (draw(dtype, R, n, H, layout=layout) for n in (L, taps - 1))
     weight = draw(dtype, taps, H, layout=layout)
     b = draw(dtype, H) if bias else torch.zeros(H, device=DEVICE)
-    y, after = short_convolution(u, weight, b if bias else None, state, chunk=chunk)
+    y, after = kernels.short_convolution(u, weight, b if bias else None, state, chunk=chunk)
     wide = {"u": number(u), "weight": number(weight), "bias": number(b), "state": number(state)}
     results = oracles.short_convolution(**wide), oracles.short_convolution(**wide, modulus=True)
     carry = "float64" if dtype == "float64" else "float32"
     for name, got, expected, growth in zip(["y", "state"], (y, after), *results, strict=False):
         yield name, number(got), expected, limit(u, carry, steps(taps), growth)
     gy, gafter = draw(dtype, R, L, H, layout=layout), draw(dtype, R, taps - 1, H)
-    grads = short_convolution_backward(u, weight, state, gy, gafter, chunk=chunk)
+    grads = kernels.short_convolution_backward(u, weight, state, gy, gafter, chunk=chunk)
     bars = number(gy), number(gafter)
     reference = adjoints.short_convolution(wide, bars)
     growths = adjoints.short_convolution(wide, bars, modulus=True)
@@ -228,7 +226,7 @@ def selective_step(
     D: bool = True,
     place: bool = False,
 ) -> Iterator[Result]:
-    from ssmcore_torch._triton.selective_step import selective_step
+    kernels: Any = importlib.import_module("ssmcore_torch._triton.selective_step")
 
     R, H, N = shape
     u, B, C = (draw(dtype, R, n, layout=layout) for n in (H, N, N))
@@ -239,7 +237,7 @@ def selective_step(
     sequence = (number(x)[:, None] for x in (u, delta, B, C))
     wide = dict(zip(("u", "delta", "B", "C"), sequence, strict=True))
     wide |= {"A": number(A), "D": number(skip), "initial": number(state)}
-    y, after = selective_step(
+    y, after = kernels.selective_step(
         u, delta, A, B, C, skip if D else None, state, out=state if place else None
     )
     assert not place or after is state
@@ -252,14 +250,14 @@ def selective_step(
 
 
 def cauchy_sums(dtype: str, S: int = 4, N: int = 3, F: int = 70, H: int = 2) -> Iterator[Result]:
-    from ssmcore_torch._triton.cauchy import cauchy_sums, cauchy_sums_backward
+    kernels: Any = importlib.import_module("ssmcore_torch._triton.cauchy")
 
     z, c, x, v = draw(dtype, F), draw(dtype, F), draw(dtype, H, N), draw(dtype, H, N, S)
     g = draw(dtype, H, F, S)
     x.real.abs_().neg_()
     z.real.abs_().add_(1)
     c.copy_(c.real.abs())  # poles on the left, nodes on the right: no denominator near zero
-    sums = cauchy_sums(z, c, x, v)
+    sums = kernels.cauchy_sums(z, c, x, v)
     zw, cw, xw, vw = (number(t)[:, None, None] for t in (z, c, x, v))
     zw, cw = zw[None, ..., 0], cw[None, ..., 0]
     xw, vw = xw[:, 0].swapaxes(1, 2).swapaxes(1, 2), vw[:, 0]
@@ -272,7 +270,7 @@ def cauchy_sums(dtype: str, S: int = 4, N: int = 3, F: int = 70, H: int = 2) -> 
     count = steps(N + 8) * (1 + worse)
     kind = number(v.real).dtype.type if dtype == "complex128" else np.float32
     yield "sums", number(sums), expected, bound(kind, count, modulus)
-    dx, dv = cauchy_sums_backward(z, c, x, v, g)
+    dx, dv = kernels.cauchy_sums_backward(z, c, x, v, g)
     gw = number(g)[:, :, None]
     dv_terms = one.conj()[..., None] * gw + (two.conj()[..., None] * gw).conj()
     size = ((np.abs(one) + np.abs(two))[..., None] * np.abs(gw)).sum(1)
