@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from ssmcore_numba import linear
 
+from ssmcore.primitives import REFERENCES
 from ssmcore.primitives.canonical import linear_scan_form
 from ssmcore_torch._ops import define, differentiate, numpy_view, tensors
 
@@ -23,11 +24,15 @@ def linear_scan(
     a: Tensor, b: Tensor, initial: Tensor | None, *, reset: Tensor | None, reverse: bool
 ) -> Tensor:
     """See ssmcore.linear_scan."""
+    if b.device.type != "cpu":
+        run = REFERENCES["linear_scan"]
+        states: Tensor = run(a, b, initial, reset=reset, reverse=reverse)
+        return states
     if 0 in b.shape:
         return b
     form = linear_scan_form(a, b, initial, reset)
-    run = _forward if torch.compiler.is_compiling() else _Scan.apply
-    h: Tensor = run(*form, reverse)
+    apply = _forward if torch.compiler.is_compiling() else _Scan.apply
+    h: Tensor = apply(*form, reverse)
     return h.reshape(b.shape)
 
 
