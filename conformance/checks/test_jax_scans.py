@@ -1,0 +1,65 @@
+"""What only JAX's own scans promise: derivatives of derivatives, and memory."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ssmcore as ssm
+
+jax = pytest.importorskip("jax")
+
+
+def temporary(fn: Any, *shapes: tuple[tuple[int, ...], str]) -> int:
+    """Return the bytes that ``fn``, compiled, takes beside its arguments and results."""
+    given = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
+    found: int = jax.jit(fn).lower(*given).compile().memory_analysis().temp_size_in_bytes
+    return found
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("form", ["(P,)", "(L, P)"])
+def test_second_derivative(form: str, reverse: bool) -> None:
+    """sum_t h_t = sum_k (L - k) a^k for b = 1: its second derivative by a is known."""
+    L, a = 40, np.float32(0.75)
+    b = np.ones((L, 1), np.float32)
+
+    def total(a: Any) -> Any:
+        spread = jax.numpy.full((1,) if form == "(P,)" else (L, 1), a)
+        return ssm.linear_scan(spread, jax.numpy.asarray(b), reverse=reverse).sum()
+
+    found = float(jax.jit(jax.grad(jax.grad(total)))(a))
+    forward = float(jax.jit(jax.jvp, static_argnums=0)(jax.grad(total), (a,), (a / a,))[1])
+    terms = [(L - k) * k * (k - 1) * float(a) ** (k - 2) for k in range(2, L)]
+    allowed = 4 * L * float(np.finfo(np.float32).eps) * math.fsum(terms)
+    assert abs(found - math.fsum(terms)) <= allowed
+    assert abs(forward - math.fsum(terms)) <= allowed
+
+
+def test_memory_of_selective_scan() -> None:
+    """Forward and backward take at most an eighth of one array of all states."""
+    B, L, H, N = 1, 2048, 768, 16
+    wide, state = ((B, L, H), "float32"), ((B, L, N), "float32")
+
+    def back(g: Any, *given: Any) -> Any:
+        return jax.vjp(ssm.selective_scan, *given)[1](g)
+
+    found = temporary(back, wide, wide, wide, ((H, N), "float32"), state, state)
+    assert found <= 4 * B * L * H * N / 8
+
+
+def test_memory_of_diagonal_scan() -> None:
+    """A system with many states per channel takes a fraction of the states of all steps."""
+    B, L, H, P = 4, 4096, 4, 256
+    kinds = (((P,), "complex64"), ((P, H), "complex64"), ((H, P), "complex64"))
+
+    def back(g: Any, *given: Any) -> Any:
+        return jax.vjp(ssm.diagonal_scan, *given)[1](g)
+
+    u = ((B, L, H), "float32")
+    states = 8 * B * L * P
+    assert temporary(ssm.diagonal_scan, *kinds, u) <= states / 8
+    assert temporary(back, u, *kinds, u) <= states / 4
