@@ -63,8 +63,9 @@ def check(launch: Any, given: Given, y_bar: Any, last_bar: Any) -> None:
         assert np.all(np.abs(x - expected[key]) <= bound(x.dtype, count, growth[key])), name
 
 
-@pytest.mark.parametrize("order", [host.FORWARD, host.BACKWARD, 7])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("dtype", "order"), [("float32", host.BACKWARD), ("float64", host.FORWARD), ("float64", 7)]
+)
 @pytest.mark.parametrize("size", SIZES)
 def test_value(size: str, dtype: str, order: int) -> None:
     """By every argument, with restarts, an initial state and a gradient by the last states."""
