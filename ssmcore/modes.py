@@ -11,7 +11,6 @@ time-invariant system with its own states for each channel, in nanoseconds:
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 from importlib.resources import files
@@ -19,7 +18,7 @@ from importlib.resources import files
 from ssmcore.backend import Backend
 from ssmcore.typing import Array
 
-__all__ = ["costs", "faster_mode", "key", "terms"]
+__all__ = ["COSTS", "faster_mode", "key", "terms"]
 
 Shape = tuple[int, int, int, int]
 """Batch B, length L, channels H, states N."""
@@ -40,20 +39,23 @@ def terms(shape: Shape) -> dict[str, tuple[float, ...]]:
     }
 
 
-@functools.cache
-def costs() -> dict[str, dict[str, list[float]]]:
-    """Return the fitted costs of the modes, by the key of the way of running."""
+def _stored() -> dict[str, dict[str, list[float]]]:
     text = files("ssmcore").joinpath("data/modes.json").read_text(encoding="utf-8")
     found: dict[str, dict[str, list[float]]] = json.loads(text)["costs"]
     return found
 
 
+COSTS = _stored()
+"""The fitted costs of the modes, by the key of the way of running; read with this module, because
+no compiler follows the reading of a file."""
+
+
 def faster_mode(name: str, shape: Shape) -> str:
     """Return "scan" or "convolution"; "convolution" where nothing was measured."""
-    if name not in costs():
+    if name not in COSTS:
         return "convolution"
     expected = {
-        mode: sum(c * x for c, x in zip(costs()[name][mode], found, strict=True))
+        mode: sum(c * x for c, x in zip(COSTS[name][mode], found, strict=True))
         for mode, found in terms(shape).items()
     }
     return min(expected, key=lambda mode: expected[mode])

@@ -229,6 +229,7 @@ def test_doctor_in_a_process_of_its_own(tmp_path: Path) -> None:
     native = {name: kind for name, kind in runs.items() if kind != "reference, compiled"}
     assert native == {
         "linear_scan": "native: ssmcore_jax._scan.linear_scan",
+        "diagonal_scan": "native: ssmcore_jax._diagonal.diagonal_scan",
         "selective_scan": "native: ssmcore_jax._selective.selective_scan",
     }
     assert len(by_name["jax"]["primitives"]) == 2 * len(REFERENCES)
