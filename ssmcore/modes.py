@@ -35,7 +35,7 @@ def terms(shape: Shape) -> dict[str, tuple[float, ...]]:
     B, L, H, N = shape
     return {
         "scan": (1.0, float(B * L * H * N)),
-        "convolution": (1.0, B * L * H * math.log2(2 * L), float(L * H * N)),
+        "convolution": (1.0, B * L * H * math.log2(2 * max(L, 1)), float(L * H * N)),
     }
 
 

@@ -40,7 +40,7 @@ def test_second_derivative(form: str, reverse: bool) -> None:
 
 
 def test_memory_of_selective_scan() -> None:
-    """Forward and backward take at most an eighth of one array of all states."""
+    """Forward and backward take at most an eighth of all states as they are carried."""
     B, L, H, N = 1, 2048, 768, 16
     wide, state = ((B, L, H), "float32"), ((B, L, N), "float32")
 
@@ -48,7 +48,8 @@ def test_memory_of_selective_scan() -> None:
         return jax.vjp(ssm.selective_scan, *given)[1](g)
 
     found = temporary(back, wide, wide, wide, ((H, N), "float32"), state, state)
-    assert found <= 4 * B * L * H * N / 8
+    carried = 8 if jax.config.jax_enable_x64 else 4
+    assert found <= carried * B * L * H * N / 8
 
 
 def test_memory_of_diagonal_scan() -> None:

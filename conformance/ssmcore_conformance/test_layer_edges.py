@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -72,9 +73,12 @@ def test_nothing_crosses_a_restart_not_even_nan(ssm_backend: Any, name: str, mod
         y, state = call(ssm_backend, run, params, spoiled, None, reset)
     clean, clean_state = call(ssm_backend, run, params, u, None, reset)
     assert np.isnan(y[:, 4]).any()
-    np.testing.assert_array_equal(y[:, 9:], clean[:, 9:])
+    # A kernel may go on by other instructions after NaN: a step rounds at most twice more.
+    close = functools.partial(np.testing.assert_allclose, rtol=0)
+    allowed = 2 * 24 * float(np.finfo(clean.dtype).eps)
+    close(y[:, 9:], clean[:, 9:], atol=allowed * np.abs(clean).max())
     for key in state:
-        np.testing.assert_array_equal(state[key], clean_state[key])
+        close(state[key], clean_state[key], atol=allowed * np.abs(clean_state[key]).max())
 
 
 @pytest.mark.parametrize(("one", "other"), [("S4", "S4D"), ("LSSL", "S6"), ("S5", "LRU")])
