@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.work import Numbers
 from ssmcore import backend
 from ssmcore.bench import memory
+from ssmcore.errors import SSMError
 
 __all__ = ["CPU", "GPU", "Library", "library"]
 
@@ -48,7 +49,7 @@ class Library:
     ) -> Callable[[], Any]:
         """Return a call that gives ``fn(*given)`` and its vector-Jacobian product, as one list."""
         msg = f"{self.name} has no automatic differentiation"
-        raise NotImplementedError(msg)
+        raise SSMError(msg)
 
     def peak(self, call: Callable[[], Any]) -> int | None:
         """Return the bytes that ``call`` adds at its worst, its result included; None: unknown."""

@@ -190,8 +190,10 @@ def test_what_the_kernel_does_not_take_runs_as_the_reference(change: Any) -> Non
     launch = host.HostLaunch()
     y, last = selective_scan(launch, *named.values(), initial=None, reset=None)
     expected, state = oracles.selective_scan(*named.values())
-    assert np.allclose(y, expected, rtol=1e-12)
-    assert np.allclose(last, state, rtol=1e-12)
+    allowed = 6 * 8 * np.finfo(np.float64).eps  # six steps of at most eight roundings each
+    for found, exact in ((y, expected), (last, state)):
+        assert found.shape == exact.shape
+        assert np.abs(found - exact).max(initial=0.0) <= allowed * np.abs(exact).max(initial=1.0)
     assert launch.launched == []
 
 
