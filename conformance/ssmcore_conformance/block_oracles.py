@@ -38,7 +38,7 @@ def _part(module: Any, params: Mapping[str, Any], name: str, u: Numbers) -> Numb
 
 def activation(name: str, x: Numbers) -> Numbers:
     """Return the activation, number by number."""
-    return np.vectorize(ACTIVATIONS[name], otypes=[float])(x)
+    return np.asarray(np.vectorize(ACTIVATIONS[name], otypes=[float])(x))
 
 
 def _sigmoid(x: float) -> float:
@@ -165,8 +165,8 @@ def _stack(m: Any, p: Mapping[str, Any], u: Numbers) -> Numbers:
 
 def _language_model(m: Any, p: Mapping[str, Any], u: Numbers) -> Numbers:
     x = _part(m, p, "norm", _part(m, p, "layers", _part(m, p, "embedding", u)))
-    y = x @ p["embedding" if m.tied else "head"]["weight"].T
-    return y if m.soft_cap is None else m.soft_cap * np.tanh(y / m.soft_cap)
+    y: Numbers = x @ p["embedding" if m.tied else "head"]["weight"].T
+    return np.asarray(y if m.soft_cap is None else m.soft_cap * np.tanh(y / m.soft_cap))
 
 
 def _classifier(m: Any, p: Mapping[str, Any], u: Numbers) -> Numbers:
