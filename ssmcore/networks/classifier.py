@@ -195,7 +195,8 @@ class SequenceClassifier(Network):
         axis = -2 if self.tokens else -3
         if self.documents == 2:
             fits = u.ndim >= -axis and u.shape[axis] == 2
-            check_shape(self.name, "u", u, "(..., 2, L)" + ", d_input" * (not self.tokens), fits)
+            expected = "(..., 2, L)" if self.tokens else "(..., 2, L, d_input)"
+            check_shape(self.name, "u", u, expected, fits)
 
     def _apply(
         self, params: Params, u: Array, state: State | None, how: Pass
