@@ -67,7 +67,11 @@ _forward = define(
 _backward = define(
     "short_convolution_backward(Tensor u, Tensor weight, Tensor state, Tensor dy, Tensor dafter) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
-    lambda u, weight, state, dy, dafter: contiguous(u, weight, weight[0], state),
+    lambda u, weight, state, dy, dafter: (
+        *contiguous(u, weight),
+        weight.new_empty(weight.shape[1]),
+        *contiguous(state),
+    ),
     triton=_backward_by_triton,
 )
 
