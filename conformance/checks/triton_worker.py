@@ -1,15 +1,14 @@
 """The Triton kernels against the sequential float64 oracles, in a process of its own.
 
-``python -m checks.triton_worker linear_scan`` prints a line of JSON for every case: its name, the
-worst error of each result, its tolerance. Without a GPU the kernels run under Triton's
-interpreter, which must be asked for before Triton is imported.
+``python -m checks.triton_worker`` prints a line of JSON for every case: its name, the worst error
+of each result, its tolerance. Without a GPU the kernels run under Triton's interpreter, which must
+be asked for before Triton is imported.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -275,7 +274,7 @@ def worst(got: Any, expected: Any, tolerance: Any) -> dict[str, float]:
     return {"error": float(error[at]), "tolerance": float(allowed[at])}
 
 
-def main(name: str) -> None:
+def main() -> None:
     if DEVICE == "cpu":
         interpret()
         from checks.triton_probe import trouble
@@ -283,11 +282,12 @@ def main(name: str) -> None:
         if reason := trouble():
             print(json.dumps({"unusable": reason}))
             return
-    for case, arguments in CASES[name].items():
-        results = globals()[name](**arguments)
-        found = {result: worst(*values) for result, *values in results}
-        print(json.dumps({"case": case, "results": found}), flush=True)
+    for name, cases in CASES.items():
+        for case, arguments in cases.items():
+            results = globals()[name](**arguments)
+            found = {result: worst(*values) for result, *values in results}
+            print(json.dumps({"case": f"{name}: {case}", "results": found}), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()
