@@ -13,10 +13,10 @@ from ssmcore.primitives import REFERENCES
 from ssmcore.primitives._reference_kernel import cauchy_sums
 from ssmcore_torch._ops import (
     KERNELS,
-    contiguous,
     define,
     differentiable,
     differentiate,
+    empties,
     transformed,
 )
 
@@ -57,7 +57,7 @@ _sums = define(
 )
 _backward = define(
     "cauchy_sums_backward(Tensor z, Tensor c, Tensor x, Tensor v, Tensor g) -> (Tensor, Tensor)",
-    lambda z, c, x, v, g: contiguous(x, v),
+    lambda z, c, x, v, g: empties(x, v),
     triton=_backward_by_triton,
 )
 

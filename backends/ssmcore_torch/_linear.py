@@ -12,7 +12,7 @@ import torch
 
 from ssmcore.primitives import REFERENCES
 from ssmcore.primitives.canonical import linear_scan_form
-from ssmcore_torch._ops import KERNELS, contiguous, define, differentiate, numpy_view, tensors
+from ssmcore_torch._ops import KERNELS, define, differentiate, empties, numpy_view, tensors
 
 __all__ = ["linear_scan"]
 
@@ -68,14 +68,14 @@ def _backward_by_triton(
 
 _forward = define(
     "linear_scan(Tensor a, Tensor b, Tensor start, Tensor? keep, bool reverse) -> Tensor",
-    lambda a, b, start, keep, reverse: contiguous(b)[0],
+    lambda a, b, start, keep, reverse: empties(b)[0],
     numba=_by_numba,
     triton=_by_triton,
 )
 _backward = define(
     "linear_scan_backward(Tensor a, Tensor h, Tensor g, Tensor start, Tensor? keep, bool reverse)"
     " -> (Tensor, Tensor, Tensor)",
-    lambda a, h, g, start, keep, reverse: contiguous(a, g, start),
+    lambda a, h, g, start, keep, reverse: empties(a, g, start),
     numba=_backward_by_numba,
     triton=_backward_by_triton,
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,10 +19,10 @@ from ssmcore import backend
 
 __all__ = [
     "KERNELS",
-    "contiguous",
     "define",
     "differentiable",
     "differentiate",
+    "empties",
     "numpy_view",
     "recorded",
     "tensors",
@@ -36,11 +37,13 @@ def _usable(library: str) -> bool:
     """Whether ``library`` is installed, and new enough; Triton under its own name only."""
     if importlib.util.find_spec(library) is None:
         return False
+    if library not in OLDEST:
+        return True
     try:
-        numbers = importlib.metadata.version(library).split(".")[:2]
+        found = re.match(r"(\d+)\.(\d+)", importlib.metadata.version(library))
     except importlib.metadata.PackageNotFoundError:
-        return library not in OLDEST
-    return tuple(map(int, numbers)) >= OLDEST.get(library, ())
+        return False
+    return found is not None and tuple(map(int, found.groups())) >= OLDEST[library]
 
 
 KERNELS = {
@@ -89,14 +92,13 @@ def differentiable(
 ) -> list[torch.Tensor | None]:
     """Return the gradients by ``given`` so that they have derivatives, by ``reference(*given)``."""
     own = [None if x is None else x.view_as(x) for x in given]  # a tensor may be given twice
-    asked = [x is not None and x.requires_grad for x in own]
-    inputs = [x for x, needed in zip(own, asked, strict=True) if needed]
-    found = iter(torch.autograd.grad(reference(*own), inputs, cotangents, create_graph=True))
-    return [next(found) if needed else None for needed in asked]
+    asked: list[torch.Tensor] = [x for x in own if x is not None and x.requires_grad]
+    found = iter(torch.autograd.grad(reference(*own), asked, cotangents, create_graph=True))
+    return [next(found) if x is not None and x.requires_grad else None for x in own]
 
 
-def contiguous(*like: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Return empty contiguous tensors with the shapes and dtypes of ``like``."""
+def empties(*like: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return contiguous tensors with the shapes and dtypes of ``like``, for results."""
     return tuple(x.new_empty(x.shape) for x in like)
 
 

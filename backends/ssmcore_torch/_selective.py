@@ -15,10 +15,10 @@ from ssmcore.primitives import REFERENCES
 from ssmcore.primitives.canonical import fused, selective_scan_form
 from ssmcore_torch._ops import (
     KERNELS,
-    contiguous,
     define,
     differentiable,
     differentiate,
+    empties,
     numpy_view,
     recorded,
     tensors,
@@ -161,9 +161,9 @@ _backward = define(
     "Tensor? keep, Tensor saved, Tensor dy, Tensor dlast) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     lambda u, delta, A, B, C, D, keep, saved, dy, dlast: (
-        *contiguous(u, delta, A, B, C),
+        *empties(u, delta, A, B, C),
         u.new_empty(0 if D is None else D.shape),
-        *contiguous(dlast),
+        *empties(dlast),
     ),
     numba=_backward_by_numba,
     triton=_backward_by_triton,

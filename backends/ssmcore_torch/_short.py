@@ -13,10 +13,10 @@ import torch
 from ssmcore.primitives import REFERENCES
 from ssmcore_torch._ops import (
     KERNELS,
-    contiguous,
     define,
     differentiable,
     differentiate,
+    empties,
     transformed,
 )
 
@@ -61,16 +61,16 @@ def _backward_by_triton(
 
 _forward = define(
     "short_convolution(Tensor u, Tensor weight, Tensor? bias, Tensor state) -> (Tensor, Tensor)",
-    lambda u, weight, bias, state: contiguous(u, state),
+    lambda u, weight, bias, state: empties(u, state),
     triton=_by_triton,
 )
 _backward = define(
     "short_convolution_backward(Tensor u, Tensor weight, Tensor state, Tensor dy, Tensor dafter) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
     lambda u, weight, state, dy, dafter: (
-        *contiguous(u, weight),
+        *empties(u, weight),
         weight.new_empty(weight.shape[1]),
-        *contiguous(state),
+        *empties(state),
     ),
     triton=_backward_by_triton,
 )

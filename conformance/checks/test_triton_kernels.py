@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checks import fresh
 from checks.triton_cases import CASES
 
 WAIT = 600
@@ -81,6 +83,32 @@ def test_operators_run_triton_kernels() -> None:
     files = map(str, (folder / "wired_triton.py", *suite))
     options = ("-p", "checks.triton_interpreted", "--ssm-backend=torch", "-q")
     print(output_of("pytest", *files, *options, "-k", " ".join(WIRED.split())))
+
+
+@pytest.mark.parametrize(
+    ("version", "usable"), [("3.2.0", False), ("3.3.0", True), ("3.10.0rc1", True), ("git", False)]
+)
+def test_only_versions_that_take_the_kernels_are_used(
+    version: str, usable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready()
+    ops = importlib.import_module("ssmcore_torch._ops")
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: version)
+    assert ops._usable("triton") is usable
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert not ops._usable("triton")
+
+
+def test_tensors_on_the_cpu_do_not_import_triton() -> None:
+    """But its kernels are there for those on CUDA devices."""
+    ready()
+    code = """
+import sys, torch, ssmcore_torch as ssm
+ssm.S6(4)(torch.ones(3, 4)).sum().backward()
+from ssmcore_torch import _ops
+print("triton" in sys.modules, _ops.KERNELS["cuda"], hasattr(torch.ops.ssmcore, "linear_scan"))
+"""
+    assert fresh.output(code) == "False triton True"
 
 
 def test_triton_kernels_compile_for_sm_90_without_spills() -> None:

@@ -111,7 +111,9 @@ CASES: dict[str, Callable[[], None]] = {
     "selective, float32, 64 states": lambda: selective("float32", 64, 64),
     "short, float32": lambda: short("float32", 4),
     "short, bfloat16, 8 taps": lambda: short("bfloat16", 8),
+    "short, float64, 8 taps": lambda: short("float64", 8),
     "cauchy, complex64": lambda: cauchy("complex64", 4),
+    "cauchy, complex128, rank 2": lambda: cauchy("complex128", 9),
 }
 
 

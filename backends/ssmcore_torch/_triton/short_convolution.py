@@ -36,7 +36,8 @@ def _launch(
 ) -> None:
     """Run ``kernel`` on ``chunks`` of the time."""
     R, length, H = u.shape
-    block = min(128, max(32, int(triton.next_power_of_2(R * H))))
+    widest = 512 // accumulated(u.dtype).itemsize  # its window is in registers
+    block = min(widest, max(32, int(triton.next_power_of_2(R * H))))
     launch(
         kernel,
         (triton.cdiv(R * H, block), chunks),
