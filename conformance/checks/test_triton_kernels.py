@@ -15,8 +15,8 @@ import pytest
 from checks import fresh
 from checks.triton_cases import CASES
 
-WAIT = 600
-"""Seconds after which a worker hangs; on an idle core they take 3 to 30."""
+WAIT = 1800
+"""Seconds after which a worker hangs; on an idle core they take 5 to 30."""
 
 KERNELS = 11
 """Kernels there are: 3 of linear scans, 3 of selective scans, 1 step, 2 and 2 of the others."""
