@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,17 +19,11 @@ __all__ = ["TorchBackend"]
 
 @functools.cache
 def _native() -> Mapping[str, Callable[..., Any]]:
-    if not (native() and importlib.util.find_spec("numba")):
+    if not native():
         return {}
-    from ssmcore_torch._diagonal import diagonal_scan
-    from ssmcore_torch._linear import linear_scan
-    from ssmcore_torch._selective import selective_scan
+    from ssmcore_torch._primitives import PRIMITIVES
 
-    return {
-        "linear_scan": linear_scan,
-        "diagonal_scan": diagonal_scan,
-        "selective_scan": selective_scan,
-    }
+    return PRIMITIVES
 
 
 @functools.cache
@@ -120,7 +113,7 @@ class TorchBackend(Backend):
             raise SSMError(msg)
 
     def primitives(self) -> Mapping[str, Callable[..., Any]]:
-        """Numba's kernels on the CPU, where numba is installed."""
+        """Kernels of numba on the CPU and of Triton on CUDA devices, where these are installed."""
         return _native()
 
     def stop_gradient(self, x: Any) -> Any:

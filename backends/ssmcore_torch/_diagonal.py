@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from ssmcore_numba import diagonal, mixing
 
 from ssmcore import backend
 from ssmcore.primitives import REFERENCES
 from ssmcore.primitives.canonical import diagonal_scan_form
-from ssmcore_torch._ops import numpy_view, tensors
+from ssmcore_torch._ops import KERNELS, numpy_view, tensors
 
 __all__ = ["diagonal_scan"]
 
@@ -29,8 +28,11 @@ def diagonal_scan(
 ) -> Any:
     """See ssmcore.diagonal_scan."""
     given = [x for x in (a, B, C, u, initial, reset) if x is not None]
-    if u.device.type != "cpu" or backend.of(u).differentiates(*given):
+    by_numba = KERNELS.get(u.device.type) == "numba"
+    if not by_numba or backend.of(u).differentiates(*given):
         return REFERENCES["diagonal_scan"](a, B, C, u, initial, reset=reset, reverse=reverse)
+    from ssmcore_numba import diagonal, mixing
+
     form = diagonal_scan_form(a, u, initial, reset)
     run = mixing.diagonal_scan if a.ndim == 1 else diagonal.diagonal_scan
     views = map(numpy_view, (a, B, C, *form))

@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from ssmcore_numba import linear
 
 from ssmcore.primitives import REFERENCES
 from ssmcore.primitives.canonical import linear_scan_form
-from ssmcore_torch._ops import define, differentiate, numpy_view, tensors
+from ssmcore_torch._ops import KERNELS, define, differentiate, empties, numpy_view, tensors
 
 __all__ = ["linear_scan"]
 
@@ -24,7 +23,7 @@ def linear_scan(
     a: Tensor, b: Tensor, initial: Tensor | None, *, reset: Tensor | None, reverse: bool
 ) -> Tensor:
     """See ssmcore.linear_scan."""
-    if b.device.type != "cpu":
+    if b.device.type not in KERNELS:
         run = REFERENCES["linear_scan"]
         states: Tensor = run(a, b, initial, reset=reset, reverse=reverse)
         return states
@@ -36,31 +35,49 @@ def linear_scan(
     return h.reshape(b.shape)
 
 
-def _on_cpu(a: Tensor, b: Tensor, start: Tensor, keep: Tensor | None, reverse: bool) -> Tensor:
+def _by_numba(a: Tensor, b: Tensor, start: Tensor, keep: Tensor | None, reverse: bool) -> Tensor:
+    from ssmcore_numba import linear
+
     given = map(numpy_view, (a, b, start, keep))
     return tensors(linear.linear_scan(*given, reverse=reverse, threads=torch.get_num_threads()))[0]
 
 
-def _backward_on_cpu(
+def _by_triton(a: Tensor, b: Tensor, start: Tensor, keep: Tensor | None, reverse: bool) -> Tensor:
+    from ssmcore_torch._triton import linear_scan as triton
+
+    return triton.linear_scan(a, b, start, keep, reverse)
+
+
+def _backward_by_numba(
     a: Tensor, h: Tensor, g: Tensor, start: Tensor, keep: Tensor | None, reverse: bool
 ) -> tuple[Tensor, ...]:
+    from ssmcore_numba import linear
+
     given = map(numpy_view, (a, h, g, start, keep))
     threads = torch.get_num_threads()
     return tensors(*linear.linear_scan_backward(*given, reverse=reverse, threads=threads))
 
 
+def _backward_by_triton(
+    a: Tensor, h: Tensor, g: Tensor, start: Tensor, keep: Tensor | None, reverse: bool
+) -> tuple[Tensor, ...]:
+    from ssmcore_torch._triton import linear_scan as triton
+
+    return triton.linear_scan_backward(a.conj(), h.conj(), g, start.conj(), keep, reverse)
+
+
 _forward = define(
     "linear_scan(Tensor a, Tensor b, Tensor start, Tensor? keep, bool reverse) -> Tensor",
-    lambda a, b, start, keep, reverse: torch.empty(b.shape, dtype=b.dtype, device=b.device),
-    _on_cpu,
+    lambda a, b, start, keep, reverse: empties(b)[0],
+    numba=_by_numba,
+    triton=_by_triton,
 )
 _backward = define(
     "linear_scan_backward(Tensor a, Tensor h, Tensor g, Tensor start, Tensor? keep, bool reverse)"
     " -> (Tensor, Tensor, Tensor)",
-    lambda a, h, g, start, keep, reverse: tuple(
-        torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (a, g, start)
-    ),
-    _backward_on_cpu,
+    lambda a, h, g, start, keep, reverse: empties(a, g, start),
+    numba=_backward_by_numba,
+    triton=_backward_by_triton,
 )
 
 

@@ -1,26 +1,71 @@
 """Operators ``torch.ops.ssmcore.*``: opaque to the compiler, one kernel per device.
 
-On the CPU they run numba's kernels, over NumPy views of the tensors.
+``KERNELS`` says whose kernels run on which device; a library is imported with the first tensor
+that reaches its kernels. What no kernel takes runs as the reference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.metadata
+import importlib.util
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-__all__ = ["define", "differentiate", "numpy_view", "tensors"]
+from ssmcore import backend
+
+__all__ = [
+    "KERNELS",
+    "define",
+    "differentiable",
+    "differentiate",
+    "empties",
+    "numpy_view",
+    "recorded",
+    "tensors",
+    "transformed",
+]
+
+OLDEST = {"triton": (3, 3)}
+"""Older ones do not take the arguments of the kernels."""
+
+
+def _usable(library: str) -> bool:
+    """Whether ``library`` is installed, and new enough; Triton under its own name only."""
+    if importlib.util.find_spec(library) is None:
+        return False
+    if library not in OLDEST:
+        return True
+    try:
+        found = re.match(r"(\d+)\.(\d+)", importlib.metadata.version(library))
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return found is not None and tuple(map(int, found.groups())) >= OLDEST[library]
+
+
+KERNELS = {
+    device: library
+    for device, library in {"cpu": "numba", "cuda": "triton"}.items()
+    if _usable(library)
+}
+"""Whose kernels run on tensors of which device; on all others the references run."""
 
 _LIBRARY: Any = torch.library.Library("ssmcore", "DEF")  # type: ignore[no-untyped-call]
 
 
-def define(schema: str, fake: Callable[..., Any], cpu: Callable[..., Any]) -> Any:
-    """Add an operator; ``fake`` returns empty tensors of the shapes and dtypes of its results."""
+def define(schema: str, fake: Callable[..., Any], **kernels: Callable[..., Any]) -> Any:
+    """Add an operator with ``kernels`` by library.
+
+    ``fake`` returns empty tensors of the shapes, strides and dtypes of its results.
+    """
     name = schema.split("(")[0]
     _LIBRARY.define(schema)
-    _LIBRARY.impl(name, cpu, "CPU")
+    for device, library in KERNELS.items():
+        if library in kernels:
+            _LIBRARY.impl(name, kernels[library], device.upper())
     torch.library.register_fake(f"ssmcore::{name}", fake, lib=_LIBRARY)
     return getattr(torch.ops.ssmcore, name)
 
@@ -28,6 +73,33 @@ def define(schema: str, fake: Callable[..., Any], cpu: Callable[..., Any]) -> An
 def differentiate(name: str, backward: Callable[..., Any], save: Callable[..., None]) -> None:
     """Give operator ``name`` the gradient ``backward`` from what ``save`` keeps."""
     torch.library.register_autograd(f"ssmcore::{name}", backward, setup_context=save, lib=_LIBRARY)
+
+
+def transformed(*given: torch.Tensor | None) -> bool:
+    """Whether tangents, batches or what else no operator's gradient gives are asked for."""
+    with torch.no_grad():
+        seen = [x for x in given if x is not None]
+        return not torch.compiler.is_compiling() and backend.of(*seen).differentiates(*seen)
+
+
+def recorded(*given: torch.Tensor | None) -> bool:
+    """Whether autograd records what becomes of ``given``."""
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
+
+
+def differentiable(
+    reference: Callable[..., Any], given: Sequence[Any], cotangents: Sequence[torch.Tensor]
+) -> list[torch.Tensor | None]:
+    """Return the gradients by ``given`` so that they have derivatives, by ``reference(*given)``."""
+    own = [None if x is None else x.view_as(x) for x in given]  # a tensor may be given twice
+    asked: list[torch.Tensor] = [x for x in own if x is not None and x.requires_grad]
+    found = iter(torch.autograd.grad(reference(*own), asked, cotangents, create_graph=True))
+    return [next(found) if x is not None and x.requires_grad else None for x in own]
+
+
+def empties(*like: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return contiguous tensors with the shapes and dtypes of ``like``, for results."""
+    return tuple(x.new_empty(x.shape) for x in like)
 
 
 def numpy_view(x: torch.Tensor | None) -> np.ndarray[Any, Any] | None:

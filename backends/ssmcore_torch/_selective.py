@@ -10,14 +10,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from ssmcore_numba.selective import STEPS
-from ssmcore_numba.selective import selective_scan as forward
-from ssmcore_numba.selective_backward import selective_scan_backward as backward
 
-from ssmcore import backend
 from ssmcore.primitives import REFERENCES
 from ssmcore.primitives.canonical import fused, selective_scan_form
-from ssmcore_torch._ops import define, differentiate, numpy_view, tensors
+from ssmcore_torch._ops import (
+    KERNELS,
+    define,
+    differentiable,
+    differentiate,
+    empties,
+    numpy_view,
+    recorded,
+    tensors,
+    transformed,
+)
 
 __all__ = ["selective_scan"]
 
@@ -37,23 +43,15 @@ def selective_scan(
 ) -> Any:
     """See ssmcore.selective_scan."""
     given = (u, delta, A, B, C, D, initial, reset)
-    if u.device.type != "cpu" or not fused(u, A, B, C) or _transformed(*given):
+    if u.device.type not in KERNELS or not fused(u, A, B, C) or transformed(*given):
         run = REFERENCES["selective_scan"]
         return run(u, delta, A, B, C, D, initial=initial, reset=reset)
     form = selective_scan_form(u, delta, A, B, C, initial, reset)
-    gradient = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
-    y, last, _ = _forward(*form[:5], D, *form[5:], gradient)
+    y, last, _ = _forward(*form[:5], D, *form[5:], recorded(*given))
     return y.reshape(u.shape), last.reshape((*u.shape[:-2], *A.shape))
 
 
-def _transformed(*given: Tensor | None) -> bool:
-    """Whether tangents, batches or derivatives of derivatives are asked for: not ours to give."""
-    with torch.no_grad():
-        seen = [x for x in given if x is not None]
-        return not torch.compiler.is_compiling() and backend.of(*seen).differentiates(*seen)
-
-
-def _on_cpu(
+def _by_numba(
     u: Tensor,
     delta: Tensor,
     A: Tensor,
@@ -64,12 +62,37 @@ def _on_cpu(
     keep: Tensor | None,
     checkpoints: bool,
 ) -> tuple[Tensor, ...]:
+    from ssmcore_numba.selective import selective_scan as run
+
     given = map(numpy_view, (u, delta, A, B, C, D, start, keep))
-    found: Any = forward(*given, checkpoints, threads=torch.get_num_threads())  # type: ignore[misc,arg-type]
+    found: Any = run(*given, checkpoints, threads=torch.get_num_threads())  # type: ignore[misc,arg-type]
     return tensors(*found)
 
 
-def _backward_on_cpu(
+def _by_triton(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    start: Tensor,
+    keep: Tensor | None,
+    checkpoints: bool,
+) -> tuple[Tensor, ...]:
+    from ssmcore_torch._triton import selective_scan as triton
+    from ssmcore_torch._triton.selective_step import selective_step
+
+    if u.shape[1] == 1 and keep is None and not checkpoints:
+        y, last = selective_step(u[:, 0], delta[:, 0], A, B[:, 0], C[:, 0], D, start)
+        return y[:, None], last, _saved(u, A, checkpoints)
+    y, last, saved = triton.selective_scan(
+        u, delta, A, B, C, D, start, keep, checkpoint=checkpoints
+    )
+    return y, last, _saved(u, A, checkpoints) if saved is None else saved
+
+
+def _backward_by_numba(
     u: Tensor,
     delta: Tensor,
     A: Tensor,
@@ -81,34 +104,69 @@ def _backward_on_cpu(
     dy: Tensor,
     dlast: Tensor,
 ) -> tuple[Tensor, ...]:
+    from ssmcore_numba.selective_backward import selective_scan_backward as run
+
     given = map(numpy_view, (u, delta, A, B, C, D, keep, saved, dy, dlast))
-    *found, dD, dstart = backward(*given, threads=torch.get_num_threads())
+    *found, dD, dstart = run(*given, threads=torch.get_num_threads())
     return tensors(*found, A.new_empty(0).numpy() if dD is None else dD, dstart)
 
 
-def _fake(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+def _backward_by_triton(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    keep: Tensor | None,
+    saved: Tensor,
+    dy: Tensor,
+    dlast: Tensor,
+) -> tuple[Tensor, ...]:
+    from ssmcore_torch._triton import selective_scan as triton
+
+    found = triton.selective_scan_backward(u, delta, A, B, C, D, saved, dy, dlast, keep)
+    *others, dD, dstart = found
+    return *others, A.new_empty(0) if dD is None else dD, dstart
+
+
+def _saved(u: Tensor, A: Tensor, checkpoints: bool) -> Tensor:
+    """Return an empty tensor for the states that the kernels of u's device keep."""
     rows, length, channels = u.shape
-    chunks = -(-length // STEPS) if rest[-1] else 0
-    last = u.new_empty((rows, *A.shape))
-    return u.new_empty(u.shape), last, u.new_empty((rows, chunks, A.shape[1], channels))
+    if KERNELS[u.device.type] == "numba":
+        from ssmcore_numba.selective import STEPS
+
+        chunks = -(-length // STEPS) if checkpoints else 0
+        return u.new_empty((rows, chunks, A.shape[1], channels))
+    from ssmcore_torch._triton.selective_scan import EVERY
+
+    chunks = -(-length // EVERY) if checkpoints else 0
+    return u.new_empty((rows, chunks, *A.shape))
+
+
+def _fake(u: Tensor, delta: Tensor, A: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    last = u.new_empty((u.shape[0], *A.shape))
+    return u.new_empty(u.shape), last, _saved(u, A, rest[-1])
 
 
 _forward = define(
     "selective_scan(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor start, "
     "Tensor? keep, bool checkpoints) -> (Tensor, Tensor, Tensor)",
     _fake,
-    _on_cpu,
+    numba=_by_numba,
+    triton=_by_triton,
 )
 _backward = define(
     "selective_scan_backward(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, "
     "Tensor? keep, Tensor saved, Tensor dy, Tensor dlast) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     lambda u, delta, A, B, C, D, keep, saved, dy, dlast: (
-        *(x.new_empty(x.shape) for x in (u, delta, A, B, C)),
+        *empties(u, delta, A, B, C),
         u.new_empty(0 if D is None else D.shape),
-        dlast.new_empty(dlast.shape),
+        *empties(dlast),
     ),
-    _backward_on_cpu,
+    numba=_backward_by_numba,
+    triton=_backward_by_triton,
 )
 
 
@@ -120,20 +178,16 @@ def _save(ctx: Any, inputs: Any, output: Any) -> None:
 def _gradient(ctx: Any, dy: Tensor, dlast: Tensor, _: Tensor) -> Any:
     *given, saved = ctx.saved_tensors
     if torch.is_grad_enabled():
-        return *_differentiable(given, dy, dlast), None, None
+        return *differentiable(_by_reference, given, (dy, dlast)), None
     u, delta, A, B, C, D, _start, keep = given
     *found, dD, dstart = _backward(u, delta, A, B, C, D, keep, saved, dy, dlast)
     return *found, None if D is None else dD, dstart, None, None
 
 
-def _differentiable(given: list[Any], dy: Tensor, dlast: Tensor) -> list[Tensor | None]:
-    """Return the gradients by all but ``keep`` so that they have derivatives, by the reference."""
+def _by_reference(*given: Any) -> Any:
     *scan, start, keep = given
     reset = None if keep is None else ~keep
-    results = REFERENCES["selective_scan"](*scan, initial=start, reset=reset)
-    asked = [x for x in (*scan, start) if x is not None and x.requires_grad]
-    found = iter(torch.autograd.grad(results, asked, (dy, dlast), create_graph=True))
-    return [next(found) if any(x is y for y in asked) else None for x in (*scan, start)]
+    return REFERENCES["selective_scan"](*scan, initial=start, reset=reset)
 
 
 differentiate("selective_scan", _gradient, _save)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 import ssmcore
+import ssmcore_torch._primitives  # noqa: F401 (the operators that exported programs call)
 from ssmcore import ParamGroup, SSMError, backend
 from ssmcore._options import checked_arguments
 from ssmcore.layers._modules import check_layer, constructor_doc, constructor_signature

@@ -22,7 +22,7 @@ def output_vector(dt: Any, Lambda: Any, P: Any, C: Any, length: int) -> Any:
     full = torch.cat((Lambda, Lambda.conj()), -1).to(torch.complex128)
     p = torch.cat((P[0], P[0].conj()), -1).to(torch.complex128)
     A = torch.diag_embed(full) - p[:, :, None] * p[:, None, :].conj()
-    eye = torch.eye(A.shape[-1], dtype=A.dtype)
+    eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
     half = 0.5 * dt.to(torch.float64)[:, None, None] * A
     A_bar = torch.linalg.solve(eye - half, eye + half)
     c = torch.cat((C, C.conj()), -1).to(torch.complex128)
@@ -34,7 +34,8 @@ def cauchy(dt: Any, Lambda: Any, P: Any, B: Any, C_tilde: Any, length: int) -> A
     """K (H, L) by four Cauchy products over the roots of unity, Woodbury, and one inverse FFT."""
     import torch
 
-    angle = torch.arange(length // 2 + 1, dtype=torch.float64) * (-2 * torch.pi / length)
+    nodes = torch.arange(length // 2 + 1, dtype=torch.float64, device=dt.device)
+    angle = nodes * (-2 * torch.pi / length)
     omega = torch.polar(torch.ones_like(angle), angle)
     z = (2 * (1 - omega) / (1 + omega)).to(Lambda.dtype)
     poles = dt[:, None] * torch.cat((Lambda, Lambda.conj()), -1)

@@ -1,4 +1,4 @@
-"""Rows on a GPU: linear_scan, selective_scan and short_convolution at training sizes."""
+"""Rows on a GPU: scans, short_convolution and dplr_kernel at training sizes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import ssmcore as ssm
 from benchmarks import exact, floors_gpu
 from benchmarks.libraries import GPU, Library, library
 from benchmarks.peers import gpu
-from benchmarks.rows import linear, selective
+from benchmarks.rows import kernels, linear, selective
 from benchmarks.work import Bar, Numbers, Peer, Row, Work
 from ssmcore.verify import tolerance
 
-__all__ = ["ROWS", "linear_work", "selective_work", "short_work"]
+__all__ = ["ROWS", "dplr_work", "linear_work", "selective_work", "short_work"]
 
 SCANS = {
     "wide": ((8, 4096, 2048), "float32"),
@@ -87,6 +87,14 @@ def short_work(name: str, shape: tuple[int, ...]) -> Work:
     )
 
 
+def dplr_work(name: str, sizes: tuple[int, int, int]) -> Work:
+    """Return dplr_kernel beside naive Cauchy products, which form arrays of (H, N, L / 2)."""
+    lib = library(name)
+    found = kernels.dplr_work(name, *sizes)
+    peers = found.peers if name == "torch-cuda" else {}
+    return dataclasses.replace(found, floors={}, peers=peers, repeats=lib.repeats, peak=lib.peak)
+
+
 def _turned(lib: Library, fn: Callable[..., Any], given: list[Any], cotangent: Any) -> Peer:
     """Return a peer on layout (B, C, L), its sequences turned before the clock starts."""
 
@@ -147,6 +155,17 @@ def _short(lib: str) -> Row:
     )
 
 
+def _dplr(lib: str) -> Row:
+    channels, pairs, length = kernels.TYPICAL
+    return _row(
+        "dplr_kernel",
+        f"dplr_kernel float32, H {channels}, {pairs} pairs, L {length}",
+        lib,
+        (Bar("faster", 1.0, ("cauchy",)),) if lib == "torch-cuda" else (),
+        lambda quick: dplr_work(lib, (8, 4, 128) if quick else kernels.TYPICAL),
+    )
+
+
 ROWS = [
     *(
         _linear(key, lib, backward)
@@ -158,4 +177,5 @@ ROWS = [
     *(_selective("typical", lib, False) for lib in GPU),
     *(_selective("small", lib, True) for lib in GPU if lib != "cupy"),
     *(_short(lib) for lib in GPU),
+    *(_dplr(lib) for lib in GPU),
 ]

@@ -82,7 +82,7 @@ def diagonal_work(name: str, channels: int, pairs: int, length: int) -> Work:
 
 def dplr_work(name: str, channels: int, pairs: int, length: int) -> Work:
     """Return dplr_kernel on library ``name`` with naive Cauchy products as its peer."""
-    lib, torch = library(name), library("torch")
+    lib, torch = library(name), library(name if name.startswith("torch") else "torch")
     values = dplr_values(channels, pairs, length)
     steps = memory(values[0], length)
     given, naive = lib.arrays(values), torch.arrays(values)

@@ -33,9 +33,9 @@ LINEAR: dict[str, dict[str, Any]] = {
 
 SELECTIVE: dict[str, dict[str, Any]] = {
     "real": {},
-    "long, restarts": {"shape": (2, 37, 5, 3), "chunk": 16, "keep": 2, "twice": True},
+    "long, restarts": {"shape": (2, 19, 3, 3), "chunk": 8, "keep": 2, "twice": True},
     "float64": {"dtype": "float64", "keep": 1, "shape": (1, 9, 3, 4)},
-    "16 states": {"shape": (1, 10, 35, 16)},
+    "16 states": {"shape": (1, 5, 35, 16)},
     "bfloat16, no D": {"dtype": "bfloat16", "D": False, "shape": (1, 6, 9, 2)},
     "one step, one state": {"shape": (2, 1, 1, 1)},
     "transposed": {"layout": "transposed", "shape": (2, 4, 3, 2)},

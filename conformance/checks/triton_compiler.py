@@ -3,6 +3,8 @@
 A stand-in for the driver names the target; every launch is turned into a compilation with the
 very arguments that it would run with, so that strides of 1, alignment and missing arguments are
 specialised as on the device. What comes out is read with the tools of Triton's own wheel.
+``python -m checks.triton_compiler`` compiles every case; ``... brief`` each kind of launch once,
+and counts no instructions.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -108,8 +111,19 @@ CASES: dict[str, Callable[[], None]] = {
     "selective, float32, 64 states": lambda: selective("float32", 64, 64),
     "short, float32": lambda: short("float32", 4),
     "short, bfloat16, 8 taps": lambda: short("bfloat16", 8),
+    "short, float64, 8 taps": lambda: short("float64", 8),
     "cauchy, complex64": lambda: cauchy("complex64", 4),
+    "cauchy, complex128, rank 2": lambda: cauchy("complex128", 9),
 }
+
+
+BRIEF = (
+    "scan, float32, constant, long",
+    "selective, float32, odd, long",
+    "short, bfloat16, 8 taps",
+    "cauchy, complex64",
+)
+"""Every kernel, the largest where its size depends on the case."""
 
 
 def loops(code: list[tuple[int, str]]) -> list[int]:
@@ -123,23 +137,38 @@ def loops(code: list[tuple[int, str]]) -> list[int]:
     return sorted((end - begin + 1 for begin, end in found), reverse=True)
 
 
-def report(kernel: Any, binary: Any) -> dict[str, Any]:
-    """Return the registers, the moves to and from spilt ones, and the instructions of a kernel.
+def inspected(binary: Any, *options: str) -> str:
+    """Return what cuobjdump says of a compiled kernel."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary.asm["cubin"])
+        file.flush()
+        command = [str(TOOLS / "cuobjdump"), file.name, *options]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def resources(kernel: Any, binary: Any) -> dict[str, Any]:
+    """Return the registers of a kernel, and the bytes of memory that it keeps some of them in."""
+    usage = inspected(binary, "--dump-resource-usage")
+    found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", usage)
+    assert found, usage
+    return {
+        "kernel": f"{kernel.__module__.split('.')[-1]}.{kernel.__name__}",
+        "registers": int(found[1]),
+        "spills": int(found[2]) + int(found[3]),
+    }
+
+
+def instructions(binary: Any) -> dict[str, Any]:
+    """Return the instructions of a kernel.
 
     An element is a lane at a step, with each of its states; ``per_element`` is of the loop over
     time, of the loop over groups of channels inside it where there is one.
     """
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(binary.asm["cubin"])
-        file.flush()
-        tool = [str(TOOLS / "cuobjdump"), file.name]
-        usage = subprocess.run(
-            [*tool, "--dump-resource-usage"], capture_output=True, text=True, check=True
-        ).stdout
-        sass = subprocess.run([*tool, "--dump-sass"], capture_output=True, text=True, check=True)
     code = [
         (int(found[1], 16), found[2])
-        for found in re.finditer(r"/\*([0-9a-f]{4,5})\*/\s+(.*?);", sass.stdout)
+        for found in re.finditer(
+            r"/\*([0-9a-f]{4,5})\*/\s+(.*?);", inspected(binary, "--dump-sass")
+        )
     ]
     names = binary.src.fn.arg_names
     sizes = {
@@ -147,29 +176,25 @@ def report(kernel: Any, binary: Any) -> dict[str, Any]:
     }
     elements = sizes["BLOCK"] * sizes.get("NB", 1) * sizes.get("T", 1) / 32
     rounds = loops(code)
-    found = re.search(r"REG:(\d+)", usage)
-    assert found, usage
     return {
-        "kernel": f"{kernel.__module__.split('.')[-1]}.{kernel.__name__}",
-        "registers": int(found[1]),
-        "spills": sum(bool(re.search(r"\b(LDL|STL)\b", text)) for _, text in code),
         "instructions": len(code),
         "per_element": round(rounds[len(rounds) > 2] / elements, 1) if rounds else None,
     }
 
 
-def main() -> None:
+def main(brief: bool) -> None:
     driver.set_active(Target())
     JITFunction.run = _compile
-    for case, make in CASES.items():
-        make()
+    for case in BRIEF if brief else CASES:
+        CASES[case]()
         seen = set()
         while compiled:
             kernel, binary = compiled.pop(0)
             if binary.hash not in seen:
                 seen.add(binary.hash)
-                print(json.dumps({"case": case, **report(kernel, binary)}), flush=True)
+                found = resources(kernel, binary) | ({} if brief else instructions(binary))
+                print(json.dumps({"case": case, **found}), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(brief=sys.argv[1:] == ["brief"])

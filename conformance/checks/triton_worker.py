@@ -1,50 +1,27 @@
 """The Triton kernels against the sequential float64 oracles, in a process of its own.
 
-``python -m checks.triton_worker linear_scan`` prints a line of JSON for every case: its name, the
-worst error of each result, its tolerance. Without a GPU the kernels run under Triton's
-interpreter, which must be asked for before Triton is imported. It replaces the language at every
-call of every function, which takes most of the time; here once a module.
+``python -m checks.triton_worker`` prints a line of JSON for every case: its name, the worst error
+of each result, its tolerance. Without a GPU the kernels run under Triton's interpreter, which must
+be asked for before Triton is imported.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-import os
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from checks.triton_cases import CASES
+from checks.triton_interpreted import interpret
 from ssmcore_conformance import adjoints, oracles
 from ssmcore_conformance.tolerances import bound, steps
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 Result = tuple[str, Any, Any, Any]
 random = np.random.default_rng(20)
-
-
-def interpret() -> None:
-    """Run kernels under the interpreter from now on; its patches stay for good."""
-    os.environ["TRITON_INTERPRET"] = "1"
-    from triton.runtime import interpreter
-
-    class Scope:
-        def restore(self) -> None:
-            pass
-
-    original, done = interpreter._patch_lang, set()
-
-    def once(fn: Any) -> Scope:
-        if id(fn.__globals__) not in done:
-            done.add(id(fn.__globals__))
-            original(fn)
-        return Scope()
-
-    interpreter._patch_lang = once
-    interpreter.GridExecutor._restore_args_dev = lambda *_: None  # arguments are on the host
 
 
 def lay(x: torch.Tensor, layout: str | None) -> torch.Tensor:
@@ -297,7 +274,7 @@ def worst(got: Any, expected: Any, tolerance: Any) -> dict[str, float]:
     return {"error": float(error[at]), "tolerance": float(allowed[at])}
 
 
-def main(name: str) -> None:
+def main() -> None:
     if DEVICE == "cpu":
         interpret()
         from checks.triton_probe import trouble
@@ -305,11 +282,12 @@ def main(name: str) -> None:
         if reason := trouble():
             print(json.dumps({"unusable": reason}))
             return
-    for case, arguments in CASES[name].items():
-        results = globals()[name](**arguments)
-        found = {result: worst(*values) for result, *values in results}
-        print(json.dumps({"case": case, "results": found}), flush=True)
+    for name, cases in CASES.items():
+        for case, arguments in cases.items():
+            results = globals()[name](**arguments)
+            found = {result: worst(*values) for result, *values in results}
+            print(json.dumps({"case": f"{name}: {case}", "results": found}), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from ssmcore import arrays, powers
 from ssmcore.typing import Array
 
-__all__ = ["bilinear_real", "diagonal_kernel", "dplr_kernel", "real_dplr"]
+__all__ = ["bilinear_real", "cauchy_sums", "diagonal_kernel", "dplr_kernel", "real_dplr"]
 
 
 def diagonal_kernel(a: Array, coefficients: Array, length: int) -> Array:
@@ -77,22 +78,37 @@ def _nodes(real: Array, length: int) -> tuple[Array, Array]:
     return one, half
 
 
-def dplr_kernel(dt: Array, Lambda: Array, P: Array, B: Array, C: Array, length: int) -> Array:
-    """See ssmcore.dplr_kernel."""
+def cauchy_sums(z: Array, c: Array, x: Array, v: Array) -> Array:
+    """Return sum_n v_n / (z - c x_n) + conj(v_n) / (z - c conj(x_n)), (H, F, S).
+
+    z, c (F,) at the nodes, poles x (H, N), numerators v (H, N, S), all complex.
+    """
+    z, c, x = z[:, None], c[:, None], x[:, None, :]
+    resolvent, twin = 1.0 / (z - c * x), 1.0 / (z - c * arrays.conj(x))
+    return resolvent @ v + twin @ arrays.conj(v)
+
+
+def dplr_kernel(
+    dt: Array,
+    Lambda: Array,
+    P: Array,
+    B: Array,
+    C: Array,
+    length: int,
+    sums: Callable[..., Array] = cauchy_sums,
+) -> Array:
+    """See ssmcore.dplr_kernel; ``sums`` stands in for ``cauchy_sums``."""
     xp = arrays.namespace(dt, Lambda, P, B, C)
     if length == 0:
         return xp.zeros((0, dt.shape[0]), dtype=dt.dtype, device=arrays.device(dt))
     one, half = _nodes(dt, length)
-    z, dt_Lambda = one[:, None], (dt[:, None] * Lambda)[:, None, :]
-    resolvent = 1.0 / (z - half[:, None] * dt_Lambda)
-    twin = 1.0 / (z - half[:, None] * arrays.conj(dt_Lambda))
     C_tilde = _truncated_output(dt, Lambda, P, C, length)
     left = xp.concat((C_tilde[None, ...], arrays.conj(P)), axis=0)
     right = xp.concat((B[None, ...], P), axis=0)
     pairs = xp.permute_dims(left[:, None, ...] * right[None, ...], (2, 3, 0, 1))
     flat = xp.reshape(pairs, (*pairs.shape[:2], -1))
-    sums = resolvent @ flat + twin @ arrays.conj(flat)
-    r = dt[:, None, None, None] * xp.reshape(sums, (*sums.shape[:2], *pairs.shape[2:]))
+    products = sums(one, half, dt[:, None] * Lambda, flat)
+    r = dt[:, None, None, None] * xp.reshape(products, (*products.shape[:2], *pairs.shape[2:]))
     K_hat = _without_low_rank(r, half[None, :, None, None])
     scale = arrays.like(dt, np.exp(RADIUS * np.arange(length) / length))
     return xp.matrix_transpose(scale * xp.fft.irfft(_hermitian(K_hat, length), n=length, axis=-1))

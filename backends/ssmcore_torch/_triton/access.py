@@ -5,7 +5,18 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["ahead", "keeps", "kept", "lanes_of", "load", "place", "plus", "store", "times"]
+__all__ = [
+    "ahead",
+    "keeps_of",
+    "kept",
+    "lanes_of",
+    "load",
+    "place",
+    "plus",
+    "rows_of",
+    "store",
+    "times",
+]
 
 
 @triton.jit
@@ -69,12 +80,26 @@ def times(x, y, COMPLEX: tl.constexpr):
 
 
 @triton.jit
-def keeps(keep, pointers, ok):
-    """Return whether the state is carried into the step; always, where there is no ``keep``."""
-    k = ok
-    if keep is not None:
-        k = tl.load(pointers, mask=ok, other=1) != 0
-    return k
+def rows_of(
+    x, pointers, valid, left, other, WIDE: tl.constexpr, COMPLEX: tl.constexpr, T: tl.constexpr
+):
+    """Return T rows from ``pointers`` on, each (re, im); ``other`` after ``left`` of them."""
+    rows = ()
+    for i in tl.static_range(T):
+        rows += (load(x, ahead(x, pointers, i), valid & (left > i), other, WIDE, COMPLEX),)
+    return rows
+
+
+@triton.jit
+def keeps_of(keep, pointers, valid, left, T: tl.constexpr):
+    """Return T times whether the state is carried into the step; always, without ``keep``."""
+    rows = ()
+    for i in tl.static_range(T):
+        ok = valid & (left > i)
+        if keep is not None:
+            ok = tl.load(ahead(keep, pointers, i), mask=ok, other=1) != 0
+        rows += (ok,)
+    return rows
 
 
 @triton.jit

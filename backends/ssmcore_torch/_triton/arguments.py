@@ -8,7 +8,19 @@ from typing import Any, NamedTuple
 import torch
 import triton.language as tl
 
-__all__ = ["Strided", "accumulator", "launch", "strided", "wide"]
+__all__ = [
+    "MOST_CHUNKS",
+    "Strided",
+    "accumulated",
+    "accumulator",
+    "launch",
+    "mask",
+    "strided",
+    "wide",
+]
+
+MOST_CHUNKS = 65535
+"""A grid has no more programs along its second axis."""
 
 
 class Strided(NamedTuple):
@@ -32,6 +44,16 @@ def strided(x: torch.Tensor, reverse: bool = False) -> Strided:
     if reverse and x.shape[1]:
         return Strided(x[:, -1:], row, -time, lane, inner, sign)
     return Strided(x, row, time, lane, inner, sign)
+
+
+def mask(keep: torch.Tensor | None, reverse: bool = False) -> Strided | None:
+    """Return keep (R|1, L) as bytes with a lane axis."""
+    return None if keep is None else strided(keep.view(torch.uint8)[..., None], reverse)
+
+
+def accumulated(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of the sums over real numbers, and of the states of selective scans."""
+    return torch.float64 if dtype is torch.float64 else torch.float32
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

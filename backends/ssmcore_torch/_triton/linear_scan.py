@@ -8,10 +8,19 @@ float32 is carried in float64: the state of a constant input would drift by L / 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 
-from ssmcore_torch._triton.arguments import Strided, accumulator, launch, strided, wide
+from ssmcore_torch._triton.arguments import (
+    MOST_CHUNKS,
+    accumulator,
+    launch,
+    mask,
+    strided,
+    wide,
+)
 from ssmcore_torch._triton.linear_scan_kernels import backward, forward, reduce
 
 __all__ = ["linear_scan", "linear_scan_backward"]
@@ -27,7 +36,7 @@ SHORTEST_CHUNK = 256
 def _chunk(lanes: int, length: int) -> int:
     if lanes >= ENOUGH_LANES:
         return length
-    chunks = min(triton.cdiv(LANES_AND_CHUNKS, lanes), 65535)
+    chunks = min(triton.cdiv(LANES_AND_CHUNKS, lanes), MOST_CHUNKS)
     return max(int(triton.cdiv(length, chunks)), SHORTEST_CHUNK)
 
 
@@ -37,13 +46,39 @@ def _block(lanes: int, dtype: torch.dtype) -> int:
     return widest if lanes >= 8 * ENOUGH_LANES else 32
 
 
-def _together(chunk: int) -> int:
-    """Return the steps of a program whose loads are on their way together."""
-    return min(8, int(triton.next_power_of_2(chunk)))
+def _launch(
+    kernel: Any,
+    chunks: int,
+    chunk: int,
+    a: torch.Tensor,
+    like: torch.Tensor,
+    keep: torch.Tensor | None,
+    reverse: bool,
+    **more: Any,
+) -> None:
+    """Run ``kernel`` on ``chunks`` of the time of data in the form of ``like`` (R, L, P).
 
-
-def _is_complex(x: torch.Tensor) -> bool:
-    return x.is_complex() or x.ndim == 4
+    The loads of T steps of a program are on their way together.
+    """
+    columns = like.shape[2]
+    lanes = like.shape[0] * columns
+    block = _block(lanes, like.dtype)
+    launch(
+        kernel,
+        (triton.cdiv(lanes, block), chunks),
+        like.device,
+        a=strided(a, reverse),
+        keep=mask(keep, reverse),
+        lanes=lanes,
+        columns=columns,
+        chunk=chunk,
+        CONSTANT=a.shape[1] == 1,
+        COMPLEX=like.is_complex() or like.ndim == 4,
+        WIDE=accumulator(wide(like.dtype)),
+        BLOCK=block,
+        T=min(8, int(triton.next_power_of_2(chunk))),
+        **more,
+    )
 
 
 def _paired(x: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
@@ -75,33 +110,22 @@ def _states(
     states[:, 0] = torch.complex(start[..., 0], start[..., 1]) if start.ndim == 3 else start
     decay, end = _paired(b, (R, count - 1, P)), _paired(b, (R, count - 1, P))
     alive = None if keep is None else keep.new_empty((R, count - 1))
-    block = _block(R * P, b.dtype)
-    launch(
+    _launch(
         reduce,
-        (triton.cdiv(R * P, block), count - 1),
-        b.device,
-        a=strided(a, reverse),
+        count - 1,
+        chunk,
+        a,
+        b,
+        keep,
+        reverse,
         b=strided(b, reverse),
-        keep=_mask(keep, reverse),
         decay=strided(decay),
         end=strided(end),
-        alive=_mask(alive),
-        lanes=R * P,
-        columns=P,
-        chunk=chunk,
+        alive=mask(alive),
         PULLED=pulled,
-        COMPLEX=_is_complex(b),
-        WIDE=accumulator(wide(b.dtype)),
-        BLOCK=block,
-        T=_together(chunk),
     )
     _run(decay, end, states[:, 0], alive, states[:, 1:], False, chunk)
     return states
-
-
-def _mask(keep: torch.Tensor | None, reverse: bool = False) -> Strided | None:
-    """Return keep (R, L) for the kernels, as bytes with a lane axis."""
-    return None if keep is None else strided(keep.view(torch.uint8)[..., None], reverse)
 
 
 def _run(
@@ -117,25 +141,18 @@ def _run(
     R, length, P = b.shape[:3]
     chunk = min(length, chunk or _chunk(R * P, length))
     states = _states(a, b, start, keep, chunk, reverse, pulled=False)
-    block = _block(R * P, b.dtype)
-    launch(
+    _launch(
         forward,
-        (triton.cdiv(R * P, block), triton.cdiv(length, chunk)),
-        b.device,
-        a=strided(a, reverse),
+        states.shape[1],
+        chunk,
+        a,
+        b,
+        keep,
+        reverse,
         b=strided(b, reverse),
-        keep=_mask(keep, reverse),
         states=strided(states),
         h=strided(h, reverse),
         length=length,
-        lanes=R * P,
-        columns=P,
-        chunk=chunk,
-        CONSTANT=a.shape[1] == 1,
-        COMPLEX=_is_complex(b),
-        WIDE=accumulator(wide(b.dtype)),
-        BLOCK=block,
-        T=_together(chunk),
     )
 
 
@@ -153,7 +170,7 @@ def linear_scan(
     b (R, L, P), a (R|1, L|1, P), start (R, P) of one dtype, real, complex or lazily conjugated, or
     all real with a last axis (re, im) of any strides; keep (R|1, L) bool. ``chunk``: see the file.
     """
-    h = torch.empty_like(b)
+    h = torch.empty_like(b, memory_format=torch.contiguous_format)
     if b.numel():
         _run(a, b, start, keep, h, reverse, chunk)
     return h
@@ -186,37 +203,30 @@ def linear_scan_backward(
         da = _paired(g, (R, states.shape[1], P))
     else:
         da = torch.empty_like(g, memory_format=torch.contiguous_format)
-    block = _block(R * P, g.dtype)
-    launch(
+    _launch(
         backward,
-        (triton.cdiv(R * P, block), triton.cdiv(length, chunk)),
-        g.device,
-        a=strided(a, not reverse),
+        states.shape[1],
+        chunk,
+        a,
+        g,
+        keep,
+        not reverse,
         h=strided(h, not reverse),
         g=strided(g, not reverse),
         start=strided(start[:, None]),
-        keep=_mask(keep, not reverse),
         states=strided(states),
         da=strided(da, not (reverse or constant)),
         db=strided(db, not reverse),
         dstart=strided(dstart[:, None]),
         length=length,
-        lanes=R * P,
-        columns=P,
-        chunk=chunk,
-        CONSTANT=constant,
-        COMPLEX=_is_complex(g),
-        WIDE=accumulator(wide(g.dtype)),
-        BLOCK=block,
-        T=_together(chunk),
     )
     return _summed(da, a), db, dstart
 
 
 def _summed(da: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
     """Return da summed over the axes that ``a`` is broadcast along, in its form."""
-    da = da.sum(1, keepdim=True) if a.shape[1] == 1 else da
-    da = da.sum(0, keepdim=True) if a.shape[0] == 1 else da
+    shared = [k for k in (0, 1) if a.shape[k] < da.shape[k]]
+    da = da.sum(shared, keepdim=True) if shared else da
     if a.ndim == 4 and da.is_complex():
         da = torch.view_as_real(da)
     return da.to(a.dtype)

@@ -7,17 +7,41 @@ import triton.language as tl
 
 from ssmcore_torch._triton.access import (
     ahead,
-    keeps,
+    keeps_of,
     kept,
     lanes_of,
     load,
     place,
     plus,
+    rows_of,
     store,
     times,
 )
 
 __all__ = ["backward", "forward", "reduce"]
+
+
+@triton.jit
+def transitions(
+    a,
+    pointers,
+    fixed,
+    valid,
+    left,
+    CONSTANT: tl.constexpr,
+    WIDE: tl.constexpr,
+    COMPLEX: tl.constexpr,
+    T: tl.constexpr,
+):
+    """Return the transitions of T steps; 1 after ``left`` of them."""
+    rows = ()
+    if CONSTANT:
+        for i in tl.static_range(T):
+            ok = valid & (left > i)
+            rows += ((tl.where(ok, fixed[0], 1.0), tl.where(ok, fixed[1], 0.0)),)
+    else:
+        rows = rows_of(a, pointers, valid, left, 1.0, WIDE, COMPLEX, T)
+    return rows
 
 
 @triton.jit
@@ -32,6 +56,7 @@ def reduce(
     columns,
     chunk,
     PULLED: tl.constexpr,
+    CONSTANT: tl.constexpr,
     COMPLEX: tl.constexpr,
     WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -40,22 +65,19 @@ def reduce(
     """Write the map of a chunk, x -> decay x + end, and whether anything of x is left."""
     row, column, valid = lanes_of(lanes, columns, BLOCK)
     index = tl.program_id(1)
-    pa = place(a, row, column, index.to(tl.int64) * chunk)
-    pb = place(b, row, column, index.to(tl.int64) * chunk)
-    pk = place(keep, row, column, index.to(tl.int64) * chunk)
+    first = index.to(tl.int64) * chunk
+    pa = place(a, row, column, first)
+    pb = place(b, row, column, first)
+    pk = place(keep, row, column, first)
+    fixed = load(a, pa, valid, 1.0, WIDE, COMPLEX)
     product = tl.full([BLOCK], 1.0, WIDE), tl.zeros([BLOCK], WIDE)
     x = tl.zeros([BLOCK], WIDE), tl.zeros([BLOCK], WIDE)
     whole = valid
     for t in range(0, chunk, T):
         left = chunk - t + tl.zeros([BLOCK], tl.int32)
-        a_t = ()
-        b_t = ()
-        k_t = ()
-        for i in tl.static_range(T):
-            ok = valid & (left > i)
-            a_t += (load(a, ahead(a, pa, i), ok, 1.0, WIDE, COMPLEX),)
-            b_t += (load(b, ahead(b, pb, i), ok, 0.0, WIDE, COMPLEX),)
-            k_t += (keeps(keep, ahead(keep, pk, i), ok),)
+        a_t = transitions(a, pa, fixed, valid, left, CONSTANT, WIDE, COMPLEX, T)
+        b_t = rows_of(b, pb, valid, left, 0.0, WIDE, COMPLEX, T)
+        k_t = keeps_of(keep, pk, valid, left, T)
         for i in tl.static_range(T):
             product = kept(keep, k_t[i], times(a_t[i], product, COMPLEX))
             if keep is not None:
@@ -103,17 +125,9 @@ def forward(
     fixed = load(a, pa, valid, 1.0, WIDE, COMPLEX)
     for t in range(0, steps, T):
         left = steps - t + tl.zeros([BLOCK], tl.int32)
-        a_t = ()
-        b_t = ()
-        k_t = ()
-        for i in tl.static_range(T):
-            ok = valid & (left > i)
-            if CONSTANT:
-                a_t += (fixed,)
-            else:
-                a_t += (load(a, ahead(a, pa, i), ok, 1.0, WIDE, COMPLEX),)
-            b_t += (load(b, ahead(b, pb, i), ok, 0.0, WIDE, COMPLEX),)
-            k_t += (keeps(keep, ahead(keep, pk, i), ok),)
+        a_t = transitions(a, pa, fixed, valid, left, CONSTANT, WIDE, COMPLEX, T)
+        b_t = rows_of(b, pb, valid, left, 0.0, WIDE, COMPLEX, T)
+        k_t = keeps_of(keep, pk, valid, left, T)
         for i in tl.static_range(T):
             x = plus(kept(keep, k_t[i], times(a_t[i], x, COMPLEX)), b_t[i])
             store(h, ahead(h, ph, i), x, valid & (left > i), COMPLEX)
@@ -162,19 +176,10 @@ def backward(
     for t in range(0, steps, T):
         left = steps - t + tl.zeros([BLOCK], tl.int32)
         before = length - first - t + tl.zeros([BLOCK], tl.int32)  # steps to the first in time
-        a_t = ()
-        h_t = ()
-        g_t = ()
-        k_t = ()
-        for i in tl.static_range(T):
-            ok = valid & (left > i)
-            if CONSTANT:
-                a_t += ((tl.where(ok, fixed[0], 1.0), tl.where(ok, fixed[1], 0.0)),)
-            else:
-                a_t += (load(a, ahead(a, pa, i), ok, 1.0, WIDE, COMPLEX),)
-            h_t += (load(h, ahead(h, ph, i), ok & (before > i + 1), 0.0, WIDE, COMPLEX),)
-            g_t += (load(g, ahead(g, pg, i), ok, 0.0, WIDE, COMPLEX),)
-            k_t += (keeps(keep, ahead(keep, pk, i), ok),)
+        a_t = transitions(a, pa, fixed, valid, left, CONSTANT, WIDE, COMPLEX, T)
+        h_t = rows_of(h, ph, valid, tl.minimum(left, before - 1), 0.0, WIDE, COMPLEX, T)
+        g_t = rows_of(g, pg, valid, left, 0.0, WIDE, COMPLEX, T)
+        k_t = keeps_of(keep, pk, valid, left, T)
         for i in tl.static_range(T):
             ok = valid & (left > i)
             last = before == i + 1

@@ -8,10 +8,19 @@ state that each starts from. float64 is carried in float64, everything else in f
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 
-from ssmcore_torch._triton.arguments import Strided, accumulator, launch, strided
+from ssmcore_torch._triton.arguments import (
+    MOST_CHUNKS,
+    accumulated,
+    accumulator,
+    launch,
+    mask,
+    strided,
+)
 from ssmcore_torch._triton.linear_scan import linear_scan
 from ssmcore_torch._triton.selective_scan_backward_kernel import backward
 from ssmcore_torch._triton.selective_scan_kernels import ends, forward
@@ -29,14 +38,9 @@ SHORTEST_CHUNK = 256
 """Chunks are as many as make this many channels in all, but none shorter than this many steps."""
 
 
-def accumulated(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of states and sums."""
-    return torch.float64 if dtype is torch.float64 else torch.float32
-
-
 def chunk_of(R: int, length: int, H: int) -> int:
     """Return the steps of a program, a multiple of EVERY."""
-    chunks = min(max(LANES_AND_CHUNKS // (R * H), 1), 65535)
+    chunks = min(max(LANES_AND_CHUNKS // (R * H), 1), MOST_CHUNKS)
     steps = length if chunks == 1 else max(-(-length // chunks), SHORTEST_CHUNK)
     return -(-steps // EVERY) * EVERY
 
@@ -48,9 +52,27 @@ def tile_of(N: int, H: int, dtype: torch.dtype) -> tuple[int, int]:
     return NB, min(max(room, 1), 32, int(triton.next_power_of_2(H)))
 
 
-def mask_of(keep: torch.Tensor | None) -> Strided | None:
-    """Return keep (R, L) for the kernels, as bytes with a lane axis."""
-    return None if keep is None else strided(keep.view(torch.uint8)[..., None])
+def inputs(
+    u: torch.Tensor,
+    delta: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    keep: torch.Tensor | None,
+    chunk: int,
+) -> dict[str, Any]:
+    """Return the arguments that all kernels have."""
+    return {
+        "u": strided(u),
+        "delta": strided(delta),
+        "A": strided(A[None, None]),
+        "B": strided(B),
+        "keep": mask(keep),
+        "length": u.shape[1],
+        "channels": u.shape[2],
+        "states": A.shape[1],
+        "chunk": chunk,
+        "WIDE": accumulator(accumulated(u.dtype)),
+    }
 
 
 def starts(
@@ -78,21 +100,12 @@ def starts(
         ends,
         (R * triton.cdiv(H, BLOCK), count - 1),
         u.device,
-        u=strided(u),
-        delta=strided(delta),
-        A=strided(A[None, None]),
-        B=strided(B),
-        keep=mask_of(keep),
+        **inputs(u, delta, A, B, keep, chunk),
         end=strided(end),
         total=strided(total),
-        alive=mask_of(alive),
-        length=length,
-        channels=H,
-        states=N,
-        chunk=chunk,
+        alive=mask(alive),
         skipped=int(pulled),
         PULLED=pulled,
-        WIDE=accumulator(WIDE),
         NB=NB,
         BLOCK=BLOCK,
         T=4,
@@ -141,23 +154,14 @@ def selective_scan(
         forward,
         (R * triton.cdiv(H, BLOCK), triton.cdiv(length, chunk)),
         u.device,
-        u=strided(u),
-        delta=strided(delta),
-        A=strided(A[None, None]),
-        B=strided(B),
+        **inputs(u, delta, A, B, keep, chunk),
         C=strided(C),
         D=None if D is None else strided(D[None, None]),
-        keep=mask_of(keep),
         start=strided(starts(u, delta, A, B, start, keep, chunk, pulled=False)),
         y=strided(y),
         last=strided(last[:, None]),
         checkpoints=None if marks is None else strided(marks),
-        length=length,
-        channels=H,
-        states=N,
-        chunk=chunk,
         EVERY=EVERY,
-        WIDE=accumulator(WIDE),
         NB=NB,
         BLOCK=BLOCK,
         T=4,
@@ -217,13 +221,9 @@ def selective_scan_backward(
         backward,
         (R * blocks, count),
         u.device,
-        u=strided(u),
-        delta=strided(delta),
-        A=strided(A[None, None]),
-        B=strided(B),
+        **inputs(u, delta, A, B, keep, chunk),
         C=strided(C),
         D=None if D is None else strided(D[None, None]),
-        keep=mask_of(keep),
         checkpoints=strided(checkpoints),
         gy=strided(gy),
         through=strided(through),
@@ -234,19 +234,14 @@ def selective_scan_backward(
         dC=strided(dC),
         dD=strided(dD),
         rows=R,
-        length=length,
-        channels=H,
-        states=N,
-        chunk=chunk,
         groups=groups,
         zero=0,
         EVERY=EVERY,
-        WIDE=accumulator(WIDE),
         NB=NB,
         BLOCK=BLOCK,
         T=2 if double else 4,
     )
     dB, dC = (x.unflatten(0, (blocks, R)).sum(0) for x in (dB, dC))
     dA, dD = dA.sum((0, 1)).to(A.dtype), None if D is None else dD.sum((0, 1)).to(D.dtype)
-    dstart = through[:, 0].to(glast.dtype)
+    dstart = through[:, 0].to(glast.dtype).contiguous()
     return du, ddelta, dA, dB.to(B.dtype), dC.to(C.dtype), dD, dstart

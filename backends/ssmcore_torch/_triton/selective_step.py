@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 import triton
 
-from ssmcore_torch._triton.arguments import accumulator, launch, strided
-from ssmcore_torch._triton.selective_scan import accumulated
+from ssmcore_torch._triton.arguments import accumulated, accumulator, launch, strided
 from ssmcore_torch._triton.selective_step_kernel import step
 
 __all__ = ["selective_step"]

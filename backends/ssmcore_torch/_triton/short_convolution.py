@@ -5,24 +5,60 @@ A program slides a window of K rows over a chunk of steps: every row is loaded o
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 
-from ssmcore_torch._triton.arguments import accumulator, launch, strided
+from ssmcore_torch._triton.arguments import (
+    MOST_CHUNKS,
+    accumulated,
+    accumulator,
+    launch,
+    strided,
+)
 from ssmcore_torch._triton.short_convolution_kernels import backward, forward
 
 __all__ = ["short_convolution", "short_convolution_backward"]
 
 STEPS = 256
-"""Steps of a program, at least; a grid has no more than 65535 of them."""
+"""Steps of a program, at least."""
+
+
+def _launch(
+    kernel: Any,
+    u: torch.Tensor,
+    weight: torch.Tensor,
+    state: torch.Tensor,
+    chunks: int,
+    chunk: int,
+    **more: Any,
+) -> None:
+    """Run ``kernel`` on ``chunks`` of the time."""
+    R, length, H = u.shape
+    widest = 512 // accumulated(u.dtype).itemsize  # its window is in registers
+    block = min(widest, max(32, int(triton.next_power_of_2(R * H))))
+    launch(
+        kernel,
+        (triton.cdiv(R * H, block), chunks),
+        u.device,
+        u=strided(u),
+        weight=strided(weight[None]),
+        state=strided(state),
+        length=length,
+        lanes=R * H,
+        columns=H,
+        chunk=chunk,
+        TAPS=weight.shape[0],
+        WIDE=accumulator(accumulated(u.dtype)),
+        BLOCK=block,
+        T=4,
+        **more,
+    )
 
 
 def _chunk(length: int) -> int:
-    return max(STEPS, int(triton.cdiv(length, 65535)))
-
-
-def _block(lanes: int) -> int:
-    return min(128, max(32, int(triton.next_power_of_2(lanes))))
+    return max(STEPS, int(triton.cdiv(length, MOST_CHUNKS)))
 
 
 def short_convolution(
@@ -47,24 +83,15 @@ def short_convolution(
         after[:, taps - 1 - kept :] = u[:, length - kept :]
         after[:, : taps - 1 - kept] = state[:, kept:]
     if u.numel():
-        block = _block(R * H)
-        launch(
+        _launch(
             forward,
-            (triton.cdiv(R * H, block), triton.cdiv(length, chunk)),
-            u.device,
-            u=strided(u),
-            weight=strided(weight[None]),
+            u,
+            weight,
+            state,
+            triton.cdiv(length, chunk),
+            chunk,
             bias=None if bias is None else strided(bias[None, None]),
-            state=strided(state),
             y=strided(y),
-            length=length,
-            lanes=R * H,
-            columns=H,
-            chunk=chunk,
-            TAPS=taps,
-            WIDE=accumulator(u.dtype),
-            BLOCK=block,
-            T=4,
         )
     return y, after
 
@@ -90,30 +117,21 @@ def short_convolution_backward(
     dstate = torch.empty_like(state, memory_format=torch.contiguous_format)
     if not R * H:
         return du, torch.zeros_like(weight), weight.new_zeros(H), dstate
-    WIDE = torch.float64 if u.dtype is torch.float64 else torch.float32
     chunks = triton.cdiv(length + taps - 1, chunk)
-    block = _block(R * H)
-    partial = torch.empty((R, chunks, H, taps + 1), dtype=WIDE, device=u.device)
-    launch(
+    wide = accumulated(u.dtype)
+    partial = torch.empty((R, chunks, H, taps + 1), dtype=wide, device=u.device)
+    _launch(
         backward,
-        (triton.cdiv(R * H, block), chunks),
-        u.device,
-        u=strided(u),
-        weight=strided(weight[None]),
-        state=strided(state),
+        u,
+        weight,
+        state,
+        chunks,
+        chunk,
         gy=strided(gy),
         gafter=strided(gafter),
         du=strided(du),
         dstate=strided(dstate),
         partial=strided(partial),
-        length=length,
-        lanes=R * H,
-        columns=H,
-        chunk=chunk,
-        TAPS=taps,
-        WIDE=accumulator(WIDE),
-        BLOCK=block,
-        T=4,
     )
     sums = partial.sum((0, 1)).to(weight.dtype)
-    return du, sums[:, :taps].T, sums[:, taps], dstate
+    return du, sums[:, :taps].T.contiguous(), sums[:, taps].contiguous(), dstate

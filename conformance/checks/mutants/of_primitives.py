@@ -182,8 +182,8 @@ PRIMITIVES = (
     Mutant(
         "the conjugate half of the Cauchy sum is dropped",
         KERNEL,
-        "sums = resolvent @ flat + twin @ arrays.conj(flat)",
-        "sums = resolvent @ flat + 0.0 * (twin @ arrays.conj(flat))",
+        "return resolvent @ v + twin @ arrays.conj(v)",
+        "return resolvent @ v + 0.0 * (twin @ arrays.conj(v))",
         "test_dplr_kernel.py::test_value",
     ),
     Mutant(
