@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from ssmcore_cuda.source import Source
 
 from ssmcore import arrays
 from ssmcore.primitives.canonical import LinearScan, linear_scan_form
-from ssmcore_cupy.launch import NULL, Launch, Source, strided
+from ssmcore_cupy.launch import NULL, Launch, strided
 from ssmcore_cupy.rows import real_name
 
 __all__ = ["linear_scan"]

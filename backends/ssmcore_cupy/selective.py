@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from ssmcore_cuda.source import Source
 
 from ssmcore import arrays
 from ssmcore.primitives.dispatch import REFERENCES
-from ssmcore_cupy.launch import NULL, Launch, Source, strided
+from ssmcore_cupy.launch import NULL, Launch, strided
 from ssmcore_cupy.linear import linear_scan
 from ssmcore_cupy.rows import as_rows, broadcast_rows, real_name
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from ssmcore_cuda.source import Source
 
 from ssmcore import arrays
-from ssmcore_cupy.launch import Launch, Source, strided
+from ssmcore_cupy.launch import Launch, strided
 from ssmcore_cupy.selective import THREADS, Given, Layout, coefficients, constants, shares
 
 __all__ = ["Gradients", "backward", "checkpoints_for"]

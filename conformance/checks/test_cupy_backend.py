@@ -11,8 +11,9 @@ import pytest
 import ssmcore_cupy
 from checks.cushim import host
 from checks.small_layers import EVERY, assert_close, numbers
+from ssmcore_cuda.source import Source
 from ssmcore_cupy import CupyBackend
-from ssmcore_cupy.launch import NULL, RawLaunch, Source, strided
+from ssmcore_cupy.launch import NULL, RawLaunch, strided
 
 import ssmcore as ssm
 from ssmcore import backend

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from checks.cuda_compiler import MISSING, Resources, compiler
+from ssmcore_cuda.source import FOLDER, Source
 from ssmcore_cupy.cauchy import MOST_RANK, dplr_kernel
 from ssmcore_cupy.convolution import MOST_TAPS, short_convolution
-from ssmcore_cupy.launch import FOLDER, Source
 from ssmcore_cupy.linear import linear_scan
 from ssmcore_cupy.selective import Given, selective_scan
 from ssmcore_cupy.selective_backward import backward, checkpoints_for

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ssmcore_cupy.launch import Source
+from ssmcore_cuda.source import Source
 
 __all__ = ["BACKWARD", "FORWARD", "HostLaunch", "StuckError", "library_of", "missing"]
 
