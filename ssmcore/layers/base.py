@@ -287,7 +287,7 @@ class Layer(ABC):
         """Run one step: u (..., H) to (y (..., H), state). O(1) in the sequence length."""
         check_array(self.name, "u", u)
         check_shape(self.name, "u", u, f"(..., {self.d_model})", u.ndim >= 1)
-        y, after = self(params, u[..., None, :], state, mode="recurrence", return_state=True)
+        y, after = self(params, u[..., None, :], state, mode="auto", return_state=True)
         return y[..., 0, :], after
 
     def _run(

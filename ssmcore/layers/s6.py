@@ -127,6 +127,11 @@ class S6(Layer):
             ParamGroup(("x_proj", "dt_proj.weight"), weight_decay=True, keep_float32=False),
         ]
 
+    def _mode(self, mode: str, params: Params, u: Array, reset: Array | None) -> str:
+        """Return "scan" for "auto", of a single step too: the fused scan is one kernel then."""
+        fused = mode == "auto" and self.discretization == "mamba"
+        return "scan" if fused else super()._mode(mode, params, u, reset)
+
     def _system(self, params: Params, u: Array | None, fresh: Array | None) -> SelectiveSystem:
         xp = arrays.namespace(params["D"], u)
         N, R = self.d_state, self._rank
