@@ -51,7 +51,7 @@ KERNELS = {
     ("RGLRU", "scan"): {"linear_scan"},
     ("S4", "scan"): set(),
     ("S4", "convolution"): {"cauchy"},
-    ("S4D", "scan"): {"linear_scan"},
+    ("S4D", "scan"): {"diagonal_scan"},
     ("S5", "scan"): {"linear_scan"},
     ("S6", "scan"): {"selective_scan"},
     ("Bidirectional", "scan"): {"selective_scan"},

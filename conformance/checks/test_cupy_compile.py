@@ -12,6 +12,7 @@ from checks.cuda_compiler import MISSING, Resources, compiler
 from ssmcore_cuda.source import FOLDER, Source
 from ssmcore_cupy.cauchy import MOST_RANK, dplr_kernel
 from ssmcore_cupy.convolution import MOST_TAPS, short_convolution
+from ssmcore_cupy.diagonal import diagonal_scan
 from ssmcore_cupy.linear import linear_scan
 from ssmcore_cupy.selective import Given, selective_scan
 from ssmcore_cupy.selective_backward import backward, checkpoints_for
@@ -47,6 +48,17 @@ def _linear_scans(launch: Recorder) -> None:
         linear_scan(launch, b, b, None, reset=None, reverse=False)
 
 
+def _diagonal_scans(launch: Recorder) -> None:
+    shapes = ((8, 40, 8192, 8), (2, 40, 3, 13), (1, 600, 9, 128), (1, 1, 3, 64))
+    for dtype, (rows, length, channels, states) in itertools.product(
+        ("float32", "complex128"), shapes
+    ):
+        a = np.ones((channels, states), dtype)
+        u = np.broadcast_to(a.real[0, 0], (rows, length, channels))
+        reset = None if channels < 9 else np.ones(length, bool)
+        diagonal_scan(launch, a, a, a, u, None, reset=reset, reverse=False)
+
+
 def _selective_scans(launch: Recorder) -> None:
     shapes = ((8, 40, 8192, 16), (8, 40, 8192, 256), (2, 40, 3, 13), (1, 256, 9, 16), (2, 1, 3, 16))
     for dtype, (rows, length, channels, states) in itertools.product(REALS, shapes):
@@ -79,6 +91,7 @@ def _selective_gradients(launch: Recorder) -> None:
 CALLS: dict[str, Callable[[Recorder], None]] = {
     "linear_scan.cu": _linear_scans,
     "cauchy.cu": _dplr_kernels,
+    "diagonal_scan.cu": _diagonal_scans,
     "selective_scan.cu": _selective_scans,
     "selective_scan_backward.cu": _selective_gradients,
     "short_convolution.cu": _short_convolutions,
