@@ -103,8 +103,9 @@ def test_nothing_crosses_a_restart(length: int) -> None:
     (a, B, C, u, initial), options = problem((2,), length, 3, 7, "complex64", mixing=False)
     cut = length - 4
     options["reset"] = np.arange(length) == cut
-    rest = {"reset": None, "reverse": False}
-    expected = diagonal_scan(host.HostLaunch(), a, B, C, u[:, cut:], None, **rest)
+    expected = diagonal_scan(
+        host.HostLaunch(), a, B, C, u[:, cut:], None, reset=None, reverse=False
+    )
     u[:, :cut], initial[:] = np.nan, np.nan
     y, last = diagonal_scan(host.HostLaunch(7), a, B, C, u, initial, **options)
     assert np.array_equal(y[:, cut:], expected[0])
@@ -130,11 +131,13 @@ def test_a_constant_input_does_not_drift() -> None:
     assert np.all(np.abs(y - expected) <= 0.51 * np.spacing(np.abs(expected).astype("float32")))
 
 
-@pytest.mark.parametrize("size", [((0,), 4, 2, 3), ((1,), 0, 2, 3), ((1,), 3, 2, 129)])
-def test_what_the_kernel_does_not_take_runs_as_the_reference(size: tuple[Any, ...]) -> None:
+@pytest.mark.parametrize(("rows", "length", "states"), [(0, 4, 3), (1, 0, 3), (1, 3, 129)])
+def test_what_the_kernel_does_not_take_runs_as_the_reference(
+    rows: int, length: int, states: int
+) -> None:
     """Nothing to do, or more states a channel than the threads of a warp hold."""
     launch = host.HostLaunch()
-    check(launch, *problem(*size, "complex64", mixing=False))
+    check(launch, *problem((rows,), length, 2, states, "complex64", mixing=False))
     assert launch.launched == []
 
 
