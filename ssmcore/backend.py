@@ -90,6 +90,10 @@ class Backend:
         """Native implementations by primitive name; what is missing runs as the reference."""
         return {}
 
+    def remarks(self) -> list[str]:
+        """Sentences on which code runs here, for ``ssmcore doctor``."""
+        return []
+
     def from_numpy(self, x: np.ndarray[Any, Any], device: Any = None) -> Array:
         """Return a copy of ``x`` in this library on ``device``, dtype unchanged."""
         return self.xp.asarray(x, device=device, copy=True)

@@ -144,7 +144,7 @@ def _launch(
 ) -> Any:
     """Return what the kernel writes, of ``shapes`` and dtypes."""
     outputs: Any = [jax.ShapeDtypeStruct(*kind) for kind in shapes]  # type: ignore[no-untyped-call]
-    call = jax.ffi.ffi_call(TARGET, outputs)
+    call: Any = jax.ffi.ffi_call(TARGET, outputs)
     grid = {"grid_x": chosen.blocks, "grid_y": 1, "grid_z": 1}
     block = {"block_x": chosen.threads, "block_y": 1, "block_z": 1}
     numbers = grid | block | {"shared_mem_bytes": 0}

@@ -1,4 +1,4 @@
-"""Every kernel of CuPy compiles for a GPU (sm_90) and keeps all it computes with in registers."""
+"""Every kernel in CUDA C compiles for a GPU (sm_90) and keeps all it computes with in registers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checks.cuda_compiler import MISSING, Resources, compiler
+from ssmcore_cuda import linear
 from ssmcore_cuda.source import FOLDER, Source
 from ssmcore_cupy.cauchy import MOST_RANK, dplr_kernel
 from ssmcore_cupy.convolution import MOST_TAPS, short_convolution
@@ -46,6 +47,11 @@ def _linear_scans(launch: Recorder) -> None:
     for length in (1, 5):
         b = np.ones((2, length, 3), "float32")
         linear_scan(launch, b, b, None, reset=None, reverse=False)
+    for dtype in ("float32", "complex128"):  # as JAX has them
+        packed = linear.launch(
+            (2, 40, 3), dtype, 1, varies=True, resets=True, shifted=True, packed=True
+        )
+        launch.sources[packed.source] = None
 
 
 def _diagonal_scans(launch: Recorder) -> None:

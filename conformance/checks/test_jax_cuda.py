@@ -20,6 +20,7 @@ from ssmcore_conformance.tolerances import bound, steps
 from ssmcore_cuda import linear, nvrtc
 
 import ssmcore as ssm
+from ssmcore import backend, doctor
 
 jax = pytest.importorskip("jax", reason="jax is not installed")
 if not hasattr(jax, "enable_x64"):
@@ -90,8 +91,18 @@ CASES = {
 
 
 @on_host
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(
+    ("case", "after"),
+    [
+        ("each step", False),
+        ("each step", True),
+        ("rows alike", False),
+        ("constant", True),
+        ("one step", True),
+        ("segments", True),
+        ("segments, constant", False),
+    ],
+)
 def test_value(after: bool, case: str, launched: list[str]) -> None:
     """Both ways against a loop, which takes what comes after a step at the next one."""
     own, size, kept, dtype = CASES[case]
@@ -106,7 +117,7 @@ def test_value(after: bool, case: str, launched: list[str]) -> None:
             ordered = np.concatenate((np.ones_like(start), ordered[..., :-1, :]), axis=-2)
             cut = np.concatenate((np.zeros_like(cut[..., :1, :]), cut[..., :-1, :]), axis=-2)
         given = ordered, b[..., ::back, :], start[..., 0, :]
-        options = {"reset": cut[..., 0]}
+        options: dict[str, Any] = {"reset": cut[..., 0]}
         h = oracles.linear_scan(*given, **options)[..., ::back, :]
         growth = oracles.linear_scan(*given, **options, modulus=True)[..., ::back, :]
         end = slice(None, 1) if reverse else slice(-1, None)
@@ -120,29 +131,6 @@ def test_value(after: bool, case: str, launched: list[str]) -> None:
             assert np.all(np.abs(x - y) <= bound(dtype, steps(size[-2]), limit))
     once = ["linear_reduce", "linear_scan", "linear_scan"]
     assert launched == (once if size[-2] == LONG else once[2:]) * 2
-
-
-@on_host
-def test_gradients_and_batches(launched: list[str], used: None) -> None:
-    """The rules of the primitive are the same whatever it is lowered to."""
-    a, b, weights = (numbers((3, 40, 11), "float64", seed) for seed in range(3))
-
-    def loss(a: Any, b: Any) -> Any:
-        h = jax.vmap(ssm.linear_scan)(a, b)
-        return (weights * h).sum()
-
-    expected = jax.jit(jax.grad(loss, (0, 1)))(a, b)
-    assert launched == []
-    rule = scans._rules["cpu"]
-    jax.clear_caches()
-    jax.interpreters.mlir.register_lowering(scans._scan_p, cuda.lowering(rule), platform="cpu")
-    try:
-        found = jax.jit(jax.grad(loss, (0, 1)))(a, b)
-    finally:
-        jax.interpreters.mlir.register_lowering(scans._scan_p, rule, platform="cpu")
-    assert launched == ["linear_scan"] * 2
-    for x, y in zip(found, expected, strict=True):
-        assert np.all(np.abs(x - y) <= bound("float64", steps(40), np.abs(y).max()))
 
 
 # ---- what XLA gets -----------------------------------------------------------------------------
@@ -270,3 +258,48 @@ def test_what_is_executed_decides(
         False,
         "RuntimeError: INTERNAL: the provided PTX was compiled with an unsupported toolchain.",
     )
+
+
+@on_host
+def test_it_is_tried_while_a_program_is_lowered(
+    fresh_finding: Any, launched: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once; and the rules of the primitive, gradients and batches, are as ever."""
+    monkeypatch.setattr(cuda, "devices", lambda: jax.devices("cpu"))
+    monkeypatch.setattr(linear, "SHORTEST", 40)
+    a, b, weights = (numbers((3, 40, 11), "float64", seed) for seed in range(3))
+
+    def loss(a: Any, b: Any) -> Any:
+        h = jax.vmap(ssm.linear_scan)(a, b)
+        return (weights * h).sum()
+
+    expected = jax.jit(jax.grad(loss, (0, 1)))(a, b)
+    assert launched == []
+    rule, lower = scans._rules["cpu"], jax.interpreters.mlir.register_lowering
+    jax.clear_caches()
+    lower(scans._scan_p, cuda.lowering(rule), platform="cpu")
+    try:
+        found = jax.jit(jax.grad(loss, (0, 1)))(a, b)
+    finally:
+        lower(scans._scan_p, rule, platform="cpu")
+        jax.clear_caches()
+    assert launched == ["linear_reduce", "linear_scan", "linear_scan"] * 3 + ["linear_scan"] * 2
+    for x, y in zip(found, expected, strict=True):
+        assert np.all(np.abs(x - y) <= bound("float64", steps(40), np.abs(y).max()))
+
+
+def test_doctor_says_which_and_why(fresh_finding: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    jax_backend = backend.load("jax")
+    monkeypatch.setattr(cuda, "devices", list)
+    assert jax_backend.remarks() == []
+    monkeypatch.setattr(cuda, "devices", lambda: jax.devices("cpu"))
+    monkeypatch.setattr(cuda, "_problem", lambda: "wrong")
+    (remark,) = jax_backend.remarks()
+    assert remark == "linear_scan on CUDA runs as loops of XLA: wrong"
+    fresh_finding.cache_clear()
+    monkeypatch.setattr(cuda, "_problem", lambda: None)
+    (remark,) = jax_backend.remarks()
+    assert remark == "linear_scan on CUDA runs as kernels in CUDA C: executed and found right"
+    numpy_backend = backend.load("numpy")
+    monkeypatch.setattr(numpy_backend, "remarks", jax_backend.remarks)
+    assert doctor.run(["numpy"]).notes == [f"numpy: {remark}"]
