@@ -1,4 +1,4 @@
-"""``linear_scan`` on NVIDIA GPUs by CUDA C, which XLA launches: its PTX custom call.
+"""Scans on NVIDIA GPUs by CUDA C, which XLA launches: its PTX custom call.
 
 The kernels of ``ssmcore_cuda`` are compiled to PTX by NVRTC, and the PTX stands in the program as
 the configuration of a call that XLA itself carries out. That call is no public interface of XLA,
@@ -25,7 +25,7 @@ from ssmcore_cuda import linear, nvrtc
 from ssmcore.backend import native
 from ssmcore.errors import check_choice
 
-__all__ = ["Finding", "devices", "finding", "lowering", "scan"]
+__all__ = ["Finding", "devices", "finding", "launch", "lowering", "scan"]
 
 TARGET = "__gpu$xla.gpu.ptx"
 VARIABLE = "SSMCORE_JAX_PTX"
@@ -40,9 +40,9 @@ class Finding(NamedTuple):
     reason: str
 
 
-def lowering(portable: Any) -> Any:
-    """Return the rule that lowers the scan for CUDA: by kernels, else by the rule ``portable``."""
-    by_kernels = mlir.lower_fun(scan, multiple_results=True)
+def lowering(portable: Any, kernels: Any) -> Any:
+    """Return the rule that lowers a primitive for CUDA: as ``kernels``, else by ``portable``."""
+    by_kernels = mlir.lower_fun(kernels, multiple_results=True)
 
     def rule(ctx: Any, *given: Any, **options: Any) -> Any:
         if _fits(ctx) and finding().used:
@@ -129,14 +129,14 @@ def _states(rows: _Rows, count: int, segment: int, reverse: bool, after: bool) -
     before = np.zeros((1, 1, 1), wide)
     if count > 1:
         shapes = ((R, count, P), wide), ((R, count, P), wide), ((R, count), np.dtype(bool))
-        a, ends, kept = _launch("linear_reduce", chosen, (rows.a, b, keep, sizes), shapes)
+        a, ends, kept = launch("linear_reduce", chosen, (rows.a, b, keep, sizes), shapes)
         maps = _Rows(a, ends, rows.start.astype(wide), None if rows.keep is None else kept)
         before = _states(maps, 1, count, reverse=False, after=False)
     given = rows.a, b, keep, rows.start, before, sizes
-    return _launch("linear_scan", chosen, given, ((b.shape, b.dtype),))[0]
+    return launch("linear_scan", chosen, given, ((b.shape, b.dtype),))[0]
 
 
-def _launch(
+def launch(
     name: str,
     chosen: linear.Launch,
     given: tuple[Any, ...],
@@ -194,14 +194,15 @@ def finding() -> Finding:
 
 def _problem() -> str | None:
     """Execute scans of several kinds; return what is wrong with them, or None."""
+    from ssmcore_jax import _cuda_selective
+
     kinds = (("float32", False, True), ("complex64", True, False), ("float32", False, False))
     try:
-        for i, (dtype, reverse, after) in enumerate(kinds):
-            if not _right(dtype, reverse, after, twice=i == 2):
-                return "a scan that was executed to try them was wrong"
+        right = [_right(*kind, twice=i == 2) for i, kind in enumerate(kinds)]
+        right.append(_cuda_selective.right())
     except Exception as error:  # whatever XLA or the driver raise
         return f"{type(error).__name__}: {str(error).strip():.200}".splitlines()[0]
-    return None
+    return None if all(right) else "a scan that was executed to try them was wrong"
 
 
 def _right(dtype: str, reverse: bool, after: bool, *, twice: bool) -> bool:

@@ -304,5 +304,5 @@ _rules = {
     _platform: mlir.lower_fun(functools.partial(_lowered, sizes=_sizes), multiple_results=True)
     for _platform, _sizes in SIZES.items()
 }
-for _platform, _rule in (_rules | {"cuda": _cuda.lowering(_rules[None])}).items():
+for _platform, _rule in (_rules | {"cuda": _cuda.lowering(_rules[None], _cuda.scan)}).items():
     mlir.register_lowering(_scan_p, _rule, platform=_platform)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checks.cuda_compiler import MISSING, Resources, compiler
-from ssmcore_cuda import linear
+from ssmcore_cuda import linear, selective
 from ssmcore_cuda.source import FOLDER, Source
 from ssmcore_cupy.cauchy import MOST_RANK, dplr_kernel
 from ssmcore_cupy.convolution import MOST_TAPS, short_convolution
@@ -72,6 +72,11 @@ def _selective_scans(launch: Recorder) -> None:
         B, A = u[..., :1] * np.ones(states, dtype), np.ones((channels, states), dtype)
         reset = None if channels < 9 else np.ones(length, bool)
         selective_scan(launch, u, u, A, B, B, None, initial=None, reset=reset)
+    chosen = selective.layout(6, 40, 13, 8)
+    compiled_for = selective.constants(chosen, "float64", 13, resets=True)
+    for reduce in (0, 1):  # as JAX has them
+        flags = ("REDUCE", reduce), ("PACKED", 1)
+        launch.sources[Source("selective_scan.cu", (*compiled_for, *flags))] = None
 
 
 def _short_convolutions(launch: Recorder) -> None:

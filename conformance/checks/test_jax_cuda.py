@@ -26,6 +26,7 @@ jax = pytest.importorskip("jax", reason="jax is not installed")
 if not hasattr(jax, "enable_x64"):
     pytest.skip("this JAX has no jax.enable_x64", allow_module_level=True)
 cuda: Any = pytest.importorskip("ssmcore_jax._cuda")
+kernels: Any = pytest.importorskip("ssmcore_jax._cuda_selective")
 scans: Any = pytest.importorskip("ssmcore_jax._scan")
 
 on_host = pytest.mark.skipif(host.missing() is not None, reason=str(host.missing()))
@@ -57,7 +58,7 @@ def launched(monkeypatch: pytest.MonkeyPatch, x64: None) -> list[str]:
 
         return jax.pure_callback(run, [jax.ShapeDtypeStruct(*kind) for kind in shapes], *given)
 
-    monkeypatch.setattr(cuda, "_launch", launch)
+    monkeypatch.setattr(cuda, "launch", launch)
     return names
 
 
@@ -133,6 +134,64 @@ def test_value(after: bool, case: str, launched: list[str]) -> None:
     assert launched == (once if size[-2] == LONG else once[2:]) * 2
 
 
+def selective(L: int, dtype: str) -> list[Any]:
+    """u, delta, A, B, C, D, for two rows of five channels with three states."""
+    shapes = ((2, L, 5), (2, L, 5), (5, 3), (2, L, 3), (2, L, 3), (5,))
+    u, delta, A, B, C, D = (numbers(n, dtype, seed) for seed, n in enumerate(shapes))
+    return [u, np.abs(delta) / 4, -np.exp(A), B, C, D]
+
+
+@on_host
+@pytest.mark.parametrize(("L", "dtype"), [(40, "float32"), (600, "float64")])
+def test_selective_scan(L: int, dtype: str, launched: list[str], used: None) -> None:
+    """Outputs and last states against a loop; in segments where the sequence is long."""
+    given = selective(L, dtype)
+    initial, reset = numbers((2, 5, 3), dtype, 9), np.arange(2 * L).reshape(2, L) % 37 == 5
+    u, delta, A, B, C, D = given
+    y, last = jax.jit(kernels.scan)(u, delta, A, B, C, initial, *([reset] if L > 40 else []))
+    options: dict[str, Any] = {"initial": initial, "reset": reset if L > 40 else None}
+    expected = oracles.selective_scan(*given, **options)
+    growth = oracles.selective_scan(*given, **options, modulus=True)
+    for x, exact, size in zip((y + D * u, last), expected, growth, strict=True):
+        assert (x.shape, x.dtype) == (exact.shape, u.dtype)
+        assert np.all(np.abs(x - exact) <= bound(dtype, 2 * steps(L, 3), size))
+    segments = ["selective_scan", "linear_scan"] if L > 40 else []
+    assert launched == [*segments, "selective_scan"]
+
+
+def test_derivatives_and_batches_of_selective_scan(
+    used: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The primitive that has a kernel is to jit, grad and vmap what the chunks are."""
+    given = [jax.numpy.asarray(x) for x in selective(12, "float32")]
+    reset = jax.numpy.arange(12) == 5
+
+    def run(*given: Any) -> Any:
+        return ssm.selective_scan(*given, reset=reset)
+
+    def loss(*given: Any) -> Any:
+        return (run(*given) ** 2).sum()
+
+    def apart(u: Any, delta: Any, A: Any, B: Any, C: Any, D: Any) -> Any:
+        return jax.vmap(run, in_axes=(1, 0, None, 0, 0, None))(u.swapaxes(0, 1), delta, A, B, C, D)
+
+    def many(u: Any, delta: Any, A: Any, *rest: Any) -> Any:
+        return jax.vmap(lambda A: run(u, delta, A, *rest))(jax.numpy.stack((A, 2 * A)))
+
+    each = jax.vmap(jax.grad(loss), (0, 0, None, 0, 0, None))
+    calls = (apart, many, each)
+    found = [jax.jit(f)(*given) for f in calls]
+    assert "ssmcore_selective_scan" in str(jax.make_jaxpr(apart)(*given))
+    assert "ssmcore_selective_scan" not in str(jax.make_jaxpr(jax.grad(loss))(*given))
+    monkeypatch.setattr(cuda, "finding", lambda: cuda.Finding(False, ""))
+    jax.clear_caches()
+    assert "ssmcore_selective_scan" not in str(jax.make_jaxpr(run)(*given))
+    expected = [jax.jit(f)(*given) for f in calls]
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert x.shape == y.shape
+        assert np.all(np.abs(x - y) <= 2.0**-23 * 12 * 5 * np.abs(y).max())
+
+
 # ---- what XLA gets -----------------------------------------------------------------------------
 
 
@@ -180,6 +239,19 @@ def test_a_program_for_long_sequences_and_its_gradient(used: None) -> None:
     assert len(set(re.findall(r"kernel_data = \"[^\"]*\"", text))) == 3  # one for both maps
 
 
+@with_nvrtc
+def test_a_program_with_selective_scan(used: None) -> None:
+    """One launch for a step as for a sequence; none for the gradient, whose scans are linear."""
+    for L in (1, 40):
+        given = [jax.numpy.asarray(x) for x in selective(L, "float32")]
+        text = program(ssm.selective_scan, *given)
+        assert re.findall(r'name = "(\w+_scan)"', text) == ["selective_scan"]
+        assert f"dense<[{L}, 5, 1, {max(8, L) if L > 1 else 1}]> : tensor<4xi32>" in text
+        assert cuda.TARGET not in program(ssm.selective_scan, *given, platform="cpu")
+    text = program(jax.grad(lambda *x: ssm.selective_scan(*x).sum()), *given)
+    assert set(re.findall(r'name = "(\w+_scan)"', text)) == {"linear_scan"}
+
+
 def test_programs_without_it(used: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """For other platforms, several devices, export, sizes left open, and without NVRTC."""
     b = numbers((4, 40, 3), "float32")
@@ -204,6 +276,10 @@ def test_programs_without_it(used: None, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 # ---- whether it is used ------------------------------------------------------------------------
+
+
+TRIED = ["linear_reduce", "linear_scan", "linear_scan"] * 3
+TRIED += ["selective_scan", "linear_scan", "selective_scan"]
 
 
 @pytest.fixture
@@ -238,13 +314,13 @@ def test_what_is_executed_decides(
     monkeypatch.setattr(cuda, "devices", lambda: jax.devices("cpu"))
     monkeypatch.setattr(linear, "SHORTEST", 40)
     assert fresh_finding() == (True, "executed and found right")
-    assert launched == ["linear_reduce", "linear_scan", "linear_scan"] * 3
-    run = cuda._launch
+    assert launched == TRIED
+    run = cuda.launch
 
     def off(*given: Any) -> Any:
         return [x * (1 + 2.0**-18) if x.dtype != bool else x for x in run(*given)]
 
-    monkeypatch.setattr(cuda, "_launch", off)
+    monkeypatch.setattr(cuda, "launch", off)
     fresh_finding.cache_clear()
     assert fresh_finding() == (False, "a scan that was executed to try them was wrong")
 
@@ -252,7 +328,7 @@ def test_what_is_executed_decides(
         msg = "INTERNAL: the provided PTX was compiled with an unsupported toolchain.\nmore"
         raise RuntimeError(msg)
 
-    monkeypatch.setattr(cuda, "_launch", refused)
+    monkeypatch.setattr(cuda, "launch", refused)
     fresh_finding.cache_clear()
     assert fresh_finding() == (
         False,
@@ -277,13 +353,13 @@ def test_it_is_tried_while_a_program_is_lowered(
     assert launched == []
     rule, lower = scans._rules["cpu"], jax.interpreters.mlir.register_lowering
     jax.clear_caches()
-    lower(scans._scan_p, cuda.lowering(rule), platform="cpu")
+    lower(scans._scan_p, cuda.lowering(rule, cuda.scan), platform="cpu")
     try:
         found = jax.jit(jax.grad(loss, (0, 1)))(a, b)
     finally:
         lower(scans._scan_p, rule, platform="cpu")
         jax.clear_caches()
-    assert launched == ["linear_reduce", "linear_scan", "linear_scan"] * 3 + ["linear_scan"] * 2
+    assert launched == TRIED + ["linear_scan"] * 2
     for x, y in zip(found, expected, strict=True):
         assert np.all(np.abs(x - y) <= bound("float64", steps(40), np.abs(y).max()))
 
