@@ -96,6 +96,10 @@ class Backend:
         """Native scalar functions by the names of ``ssmcore.blocks.activations``."""
         return {}
 
+    def remarks(self) -> list[str]:
+        """Sentences on which code runs here, for ``ssmcore doctor``."""
+        return []
+
     def from_numpy(self, x: np.ndarray[Any, Any], device: Any = None) -> Array:
         """Return a copy of ``x`` in this library on ``device``, dtype unchanged."""
         return self.xp.asarray(x, device=device, copy=True)

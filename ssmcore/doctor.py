@@ -140,6 +140,7 @@ def run(
             done += 1
             if progress is not None:
                 progress(f"{owner.name} {name}", done, total)
+        notes += [f"{owner.name}: {remark}" for remark in owner.remarks()]
         broken = [p for p in result.primitives if not p.passed]
         if broken:
             result.status = "broken"

@@ -14,6 +14,7 @@ from ssmcore.backend import Backend, native
 from ssmcore.typing import Namespace
 from ssmcore_cupy.cauchy import dplr_kernel
 from ssmcore_cupy.convolution import short_convolution
+from ssmcore_cupy.diagonal import diagonal_scan
 from ssmcore_cupy.launch import Launch, RawLaunch
 from ssmcore_cupy.linear import linear_scan
 from ssmcore_cupy.selective import selective_scan
@@ -67,6 +68,7 @@ class CupyBackend(Backend):
         launch = self._launch or RawLaunch(self.cupy)
         kernels: dict[str, Callable[..., Any]] = {
             "linear_scan": linear_scan,
+            "diagonal_scan": diagonal_scan,
             "selective_scan": selective_scan,
             "short_convolution": short_convolution,
             "dplr_kernel": dplr_kernel,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from ssmcore_cuda.source import Source
 
 from ssmcore import arrays
 from ssmcore.primitives import _reference_kernel as reference
-from ssmcore_cupy.launch import Launch, Source, strided
+from ssmcore_cupy.launch import Launch, strided
 from ssmcore_cupy.rows import real_name
 
 __all__ = ["dplr_kernel"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from ssmcore_cuda.source import Source
 
 from ssmcore import arrays
 from ssmcore.primitives.dispatch import REFERENCES
-from ssmcore_cupy.launch import NULL, Launch, Source, strided
+from ssmcore_cupy.launch import NULL, Launch, strided
 from ssmcore_cupy.rows import as_rows, real_name
 
 __all__ = ["short_convolution"]

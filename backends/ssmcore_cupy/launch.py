@@ -1,39 +1,17 @@
-"""Kernels in CUDA C: their source text, and how CuPy compiles and launches them."""
+"""How CuPy compiles and launches kernels in CUDA C."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from ssmcore_cuda.source import Source
 
-__all__ = ["NULL", "Launch", "RawLaunch", "Source", "strided"]
+__all__ = ["NULL", "Launch", "RawLaunch", "strided"]
 
-FOLDER = Path(__file__).parent / "kernels"
 NULL = np.uint64(0)
 """An argument in place of an array that is not there."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """One file of kernels with the constants it is compiled for."""
-
-    file: str
-    constants: tuple[tuple[str, str | int], ...]
-
-    @functools.cached_property
-    def text(self) -> str:
-        """The text that a compiler gets: it includes nothing."""
-        defines = "".join(f"#define {name} {value}\n" for name, value in self.constants)
-        return defines + "".join(_read(file) for file in ("common.cuh", self.file))
-
-
-@functools.cache
-def _read(file: str) -> str:
-    return (FOLDER / file).read_text()
 
 
 Launch: TypeAlias = Callable[[Source, str, int, int, Sequence[Any]], None]

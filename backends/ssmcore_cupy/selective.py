@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from ssmcore_cuda.selective import MOST_STATES, THREADS, Layout, constants, cut, layout
+from ssmcore_cuda.source import Source
 
 from ssmcore import arrays
 from ssmcore.primitives.dispatch import REFERENCES
-from ssmcore_cupy.launch import NULL, Launch, Source, strided
+from ssmcore_cupy.launch import NULL, Launch, strided
 from ssmcore_cupy.linear import linear_scan
-from ssmcore_cupy.rows import as_rows, broadcast_rows, real_name
+from ssmcore_cupy.rows import as_rows, broadcast_rows
 
-__all__ = [
-    "Given",
-    "Layout",
-    "coefficients",
-    "constants",
-    "forward",
-    "layout",
-    "selective_scan",
-    "shares",
-]
-
-THREADS = 128
-WARP = 32
-MOST_STATES = 256
-REGISTERS = 32
-"""Bytes of states a thread holds at most (and twice as many beside: what rounding took, and A)."""
-FILLING = 1 << 16
-"""Threads that fill a device."""
-SHORTEST = 128
-"""Steps a segment has at least."""
-WORTH = 4
-"""Segments from which on cutting the time pays."""
+__all__ = ["Given", "coefficients", "forward", "selective_scan"]
 
 
 def selective_scan(
@@ -103,22 +83,16 @@ def forward(launch: Launch, given: Given, checkpoints: Any | None = None) -> tup
 def _after(launch: Launch, chosen: Layout, given: Given) -> Any:
     """Return the state after each segment, (R, segments, H N) in double precision."""
     xp, u = arrays.namespace(given.u), given.u
-    rows, segments = u.shape[0], _cut(chosen, u.shape[1])[0]
+    rows, segments = u.shape[0], cut(chosen, u.shape[1])[0]
     shape, device = (rows, segments, math.prod(given.A.shape)), arrays.device(u)
     map_a, map_b = (xp.empty(shape, dtype=xp.float64, device=device) for _ in range(2))
-    cut = xp.empty(shape[:2], dtype=xp.bool, device=device)
-    _run(launch, chosen, given, (NULL, NULL, NULL, map_a, map_b, cut, NULL), reduce=True)
+    restarts = xp.empty(shape[:2], dtype=xp.bool, device=device)
+    _run(launch, chosen, given, (NULL, NULL, NULL, map_a, map_b, restarts, NULL), reduce=True)
     start = None
     if given.start is not None:
         start = xp.astype(xp.reshape(given.start, (rows, -1)), xp.float64, copy=False)
-    reset = None if given.reset is None else cut
+    reset = None if given.reset is None else restarts
     return linear_scan(launch, map_a, map_b, start, reset=reset, reverse=False)
-
-
-def _cut(chosen: Layout, length: int) -> tuple[int, int]:
-    """Return the number of segments and how many steps they have, whole multiples of ``steps``."""
-    segment = -(-length // (chosen.segments * chosen.steps)) * chosen.steps
-    return -(-length // segment), segment
 
 
 def coefficients(given: Given) -> tuple[Any, ...]:
@@ -143,10 +117,15 @@ def _run(
     reduce: bool = False,
 ) -> None:
     rows, length, channels = given.u.shape
-    segments, segment = _cut(chosen, length)
+    segments, segment = cut(chosen, length)
     sizes = (np.int64(n) for n in (length, channels, segments, segment))
     arguments = (*coefficients(given), *strided(given.start, 3), *results, *sizes)
-    source = Source("selective_scan.cu", (*constants(chosen, given), ("REDUCE", int(reduce))))
+    compiled_for = (
+        *constants(chosen, given.u.dtype, given.A.shape[1], resets=given.reset is not None),
+        ("REDUCE", int(reduce)),
+        ("PACKED", 0),
+    )
+    source = Source("selective_scan.cu", compiled_for)
     blocks = rows * -(-channels * chosen.lanes // THREADS) * segments
     launch(source, "selective_scan", blocks, THREADS, arguments)
 
@@ -154,55 +133,3 @@ def _run(
 def _fits(u: Any, A: Any, B: Any, C: Any) -> bool:
     real = not any(arrays.is_complex(x) for x in (A, B, C))
     return real and B.ndim == C.ndim == u.ndim and 0 < A.shape[1] <= MOST_STATES
-
-
-@dataclass(frozen=True)
-class Layout:
-    """``lanes`` threads a channel, ``steps`` at a time; the whole time in ``segments``."""
-
-    lanes: int
-    per_lane: int
-    vector: int
-    steps: int
-    segments: int
-
-
-def layout(sequences: int, length: int, states: int, itemsize: int) -> Layout:
-    """Return how to run ``sequences`` (rows times channels) of ``length`` steps.
-
-    Few lanes a channel do the least work; more where one thread cannot hold the states, where
-    there are too few threads, and for a single step, which is all reading and writing of states.
-    Where even that leaves a device empty the time is cut, which costs everything but the output
-    twice.
-    """
-    lanes = 1
-    while lanes < WARP and (
-        -(-states // lanes) * itemsize > REGISTERS
-        or (sequences * lanes < FILLING and states > 4 * lanes)
-        or (length == 1 and states > lanes)
-    ):
-        lanes *= 2
-    wanted = FILLING // (sequences * lanes)
-    segments = min(wanted, length // SHORTEST) if wanted >= WORTH else 1
-    steps = 1 if length == 1 else 32 // itemsize
-    return Layout(lanes, *shares(states, lanes, itemsize), steps, max(1, segments))
-
-
-def shares(states: int, lanes: int, itemsize: int) -> tuple[int, int]:
-    """Return how many states a lane has, and how many of them are neighbours."""
-    per_lane = -(-states // lanes)
-    return per_lane, next(v for v in (16 // itemsize, 2, 1) if per_lane % v == 0)
-
-
-def constants(chosen: Layout, given: Given) -> tuple[tuple[str, str | int], ...]:
-    """Return what both kernels are compiled for."""
-    return (
-        ("REAL", real_name(given.u)),
-        ("STATES", given.A.shape[1]),
-        ("LANES", chosen.lanes),
-        ("PER_LANE", chosen.per_lane),
-        ("VECTOR", chosen.vector),
-        ("STEPS", chosen.steps),
-        ("THREADS", THREADS),
-        ("RESETS", int(given.reset is not None)),
-    )

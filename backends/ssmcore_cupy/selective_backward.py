@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from ssmcore_cuda.selective import THREADS, Layout, constants, shares
+from ssmcore_cuda.source import Source
 
 from ssmcore import arrays
-from ssmcore_cupy.launch import Launch, Source, strided
-from ssmcore_cupy.selective import THREADS, Given, Layout, coefficients, constants, shares
+from ssmcore_cupy.launch import Launch, strided
+from ssmcore_cupy.selective import Given, coefficients
 
 __all__ = ["Gradients", "backward", "checkpoints_for"]
 
@@ -62,7 +64,8 @@ def backward(
         np.int64(length),
         np.int64(channels),
     )
-    source = Source("selective_scan_backward.cu", constants(chosen, given))
+    compiled_for = constants(chosen, u.dtype, states, resets=given.reset is not None)
+    source = Source("selective_scan_backward.cu", compiled_for)
     launch(source, "selective_scan_backward", rows * groups, THREADS, arguments)
     return out._replace(
         A=xp.sum(out.A, axis=0),

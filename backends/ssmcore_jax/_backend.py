@@ -88,6 +88,16 @@ class JaxBackend(Backend):
         """Those of ``jax.nn``."""
         return _elementwise()
 
+    def remarks(self) -> list[str]:
+        """Whether scans on CUDA devices run as kernels in CUDA C, and why not."""
+        from ssmcore_jax import _cuda
+
+        if not _cuda.devices():
+            return []
+        found = _cuda.finding()
+        runs = "kernels in CUDA C" if found.used else "loops of XLA"
+        return [f"linear_scan on CUDA runs as {runs}: {found.reason}"]
+
     def from_numpy(self, x: np.ndarray[Any, Any], device: Any = None) -> Any:
         """Return a JAX array with a copy of ``x``."""
         import jax

@@ -51,6 +51,9 @@ def in_chunks(
     at least ``shortest``, so many that its states are about ``numbers`` numbers.
     """
     R, L = next(iter(inputs.values())).shape[:2]
+    if L == 1:
+        h, y = jax.vmap(chunk)(start, inputs)
+        return y, h
     width = math.prod(start.shape[1:])
     G = _group(R, width)
     T = min(L, 1 << max(shortest, numbers // max(1, G * width)).bit_length() - 1)

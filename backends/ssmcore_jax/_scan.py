@@ -28,6 +28,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from ssmcore import arrays, powers
+from ssmcore_jax import _cuda
 from ssmcore_jax._varying import varying_alike
 
 __all__ = ["linear_scan", "scan_with_last"]
@@ -299,6 +300,9 @@ _scan_p.def_abstract_eval(_shapes)
 ad.primitive_jvps[_scan_p] = _jvp
 ad.primitive_transposes[_scan_p] = _transpose
 batching.primitive_batchers[_scan_p] = _batch
-for _platform, _sizes in SIZES.items():
-    _rule = mlir.lower_fun(functools.partial(_lowered, sizes=_sizes), multiple_results=True)
+_rules = {
+    _platform: mlir.lower_fun(functools.partial(_lowered, sizes=_sizes), multiple_results=True)
+    for _platform, _sizes in SIZES.items()
+}
+for _platform, _rule in (_rules | {"cuda": _cuda.lowering(_rules[None], _cuda.scan)}).items():
     mlir.register_lowering(_scan_p, _rule, platform=_platform)

@@ -12,11 +12,16 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
+from ssmcore_cuda.selective import MOST_STATES
 
 from ssmcore import arrays
+from ssmcore.backend import DTYPES
+from ssmcore.primitives.canonical import fused, selective_scan_form
+from ssmcore_jax import _cuda
 from ssmcore_jax._chunks import Inputs, in_chunks, rows
+from ssmcore_jax._cuda_selective import primitive
 from ssmcore_jax._scan import scan_with_last
-from ssmcore_jax._varying import varying_alike
+from ssmcore_jax._varying import varies, varying_alike
 
 __all__ = ["selective_scan"]
 
@@ -39,6 +44,31 @@ def selective_scan(
     reset: Any | None,
 ) -> tuple[Any, Any]:
     """See ssmcore.selective_scan."""
+    given = (u, delta, A, B, C, initial, reset)
+    if not _cuda.finding().used or not _takes(u, A, B, C) or varies(given):
+        return _in_chunks(u, delta, A, B, C, D, initial=initial, reset=reset)
+    *form, keep = selective_scan_form(*given)
+    y, h = _fused_p.bind(*form, *(() if keep is None else (~keep,)))
+    y, h = jnp.reshape(y, u.shape), jnp.reshape(h, (*u.shape[:-2], *A.shape))
+    return (y if D is None else y + D * u), h
+
+
+def _takes(u: Any, A: Any, B: Any, C: Any) -> bool:
+    """Whether the kernel in CUDA C takes these."""
+    return fused(u, A, B, C) and str(u.dtype) in DTYPES and 0 < A.shape[1] <= MOST_STATES
+
+
+def _in_chunks(
+    u: Any,
+    delta: Any,
+    A: Any,
+    B: Any,
+    C: Any,
+    D: Any | None,
+    *,
+    initial: Any | None,
+    reset: Any | None,
+) -> tuple[Any, Any]:
     dtype = jnp.result_type(A, B)
     h = jnp.zeros((*u.shape[:-2], *A.shape), dtype) if initial is None else initial.astype(dtype)
     if 0 in u.shape:
@@ -82,3 +112,14 @@ def _chunk(A: Any, h: Any, now: Inputs) -> tuple[Any, Any]:
     y = _product("thn,thn->th" if C.ndim == 3 else "thn,tn->th", jnp.reshape(x, a.shape), C)
     y = 2.0 * jnp.real(y) if jnp.iscomplexobj(A) else y
     return jnp.reshape(last, h.shape), y.astype(u.dtype)
+
+
+def _portable(
+    u: Any, delta: Any, A: Any, B: Any, C: Any, start: Any, *reset: Any
+) -> tuple[Any, Any]:
+    """The scan by rows, as ``_cuda_selective.scan`` has it."""
+    mask = reset[0] if reset else None
+    return _in_chunks(u, delta, A, B, C, None, initial=start, reset=mask)
+
+
+_fused_p = primitive(_portable)

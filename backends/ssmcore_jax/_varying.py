@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax import lax
 
-__all__ = ["varying_alike"]
+__all__ = ["varies", "varying_alike"]
 
 
 def varying_alike(tree: Any) -> Any:
@@ -21,6 +21,11 @@ def varying_alike(tree: Any) -> Any:
             for x, own in zip(leaves, axes, strict=True)
         ]
     return jax.tree.unflatten(structure, leaves)
+
+
+def varies(tree: Any) -> bool:
+    """Whether any array of ``tree`` varies over axes of devices."""
+    return any(_varying(x) for x in jax.tree.leaves(tree))
 
 
 def _varying(x: Any) -> frozenset[Any]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import importlib.util
 import re
 import shutil
 import subprocess
@@ -12,6 +9,8 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from ssmcore_cuda import nvrtc
 
 __all__ = ["MISSING", "Resources", "compiler"]
 
@@ -37,7 +36,7 @@ def compiler() -> Callable[[str], dict[str, Resources]] | None:
 
     The compiler raises RuntimeError with its log for text that it does not accept, or warns of.
     """
-    if _nvrtc() is not None:
+    if nvrtc.find() is not None:
         return _with_nvrtc
     return _with_nvcc if shutil.which("nvcc") else None
 
@@ -51,34 +50,8 @@ def _read(log: str) -> dict[str, Resources]:
     }
 
 
-@functools.cache
-def _nvrtc() -> ctypes.CDLL | None:
-    """Return the library NVRTC as NVIDIA's wheels install it, or as the system has it."""
-    spec = importlib.util.find_spec("nvidia")
-    folders = [] if spec is None else list(spec.submodule_search_locations or ())
-    wheels = [str(x) for folder in folders for x in Path(folder).glob("*/lib/libnvrtc.so.*")]
-    for name in [*sorted(wheels), "libnvrtc.so"]:
-        try:
-            return ctypes.CDLL(name)
-        except OSError:
-            continue
-    return None
-
-
 def _with_nvrtc(text: str) -> dict[str, Resources]:
-    library = _nvrtc()
-    assert library is not None
-    program = ctypes.c_void_p()
-    source = ctypes.c_char_p(text.encode())
-    library.nvrtcCreateProgram(ctypes.byref(program), source, b"kernel.cu", 0, None, None)
-    options = (ctypes.c_char_p * len(OPTIONS))(*(option.encode() for option in OPTIONS))
-    status = library.nvrtcCompileProgram(program, len(OPTIONS), options)
-    size = ctypes.c_size_t()
-    library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-    log = ctypes.create_string_buffer(size.value)
-    library.nvrtcGetProgramLog(program, log)
-    library.nvrtcDestroyProgram(ctypes.byref(program))
-    return _accepted(status, log.value.decode())
+    return _accepted(nvrtc.compiled(text, OPTIONS)[1])
 
 
 def _with_nvcc(text: str) -> dict[str, Resources]:
@@ -87,10 +60,12 @@ def _with_nvcc(text: str) -> dict[str, Resources]:
         source.write_text(text)
         command = ["nvcc", *OPTIONS, "-cubin", str(source), "-o", str(source.with_suffix(".o"))]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return _accepted(done.returncode, done.stdout + done.stderr)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return _accepted(done.stdout + done.stderr)
 
 
-def _accepted(status: int, log: str) -> dict[str, Resources]:
-    if status or "warning" in log:
+def _accepted(log: str) -> dict[str, Resources]:
+    if "warning" in log:
         raise RuntimeError(log)
     return _read(log)

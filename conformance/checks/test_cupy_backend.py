@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 import ssmcore_cupy
 from checks.cushim import host
 from checks.small_layers import EVERY, assert_close, numbers
+from ssmcore_cuda.source import Source
 from ssmcore_cupy import CupyBackend
-from ssmcore_cupy.launch import NULL, RawLaunch, Source, strided
+from ssmcore_cupy.launch import NULL, RawLaunch, strided
 
 import ssmcore as ssm
 from ssmcore import backend
@@ -31,7 +33,12 @@ def launch(monkeypatch: pytest.MonkeyPatch) -> host.HostLaunch:
     """Make CuPy's backend the owner of all NumPy arrays; returns what launches its kernels."""
     monkeypatch.setattr(ssmcore_cupy, "native", lambda: True)
     launch = host.HostLaunch(7)
-    module = SimpleNamespace(ndarray=np.ndarray, asnumpy=np.array)
+    module = SimpleNamespace(
+        ndarray=np.ndarray,
+        asnumpy=np.array,
+        array=np.array,
+        cuda=SimpleNamespace(Device=contextlib.nullcontext),
+    )
     path = OnNumpy(module, array_api_compat.numpy, launch)
     monkeypatch.setattr(backend, "_registered", {**backend._registered, "cupy": path})
     monkeypatch.setattr(backend, "_owner_of_type", {np.ndarray: path, np.float64: path})
@@ -44,7 +51,7 @@ KERNELS = {
     ("RGLRU", "scan"): {"linear_scan"},
     ("S4", "scan"): set(),
     ("S4", "convolution"): {"cauchy"},
-    ("S4D", "scan"): {"linear_scan"},
+    ("S4D", "scan"): {"diagonal_scan"},
     ("S5", "scan"): {"linear_scan"},
     ("S6", "scan"): {"selective_scan"},
     ("Bidirectional", "scan"): {"selective_scan"},
@@ -66,6 +73,24 @@ def test_every_layer_runs_its_kernels(
     y = layer(params, u, mode=mode, lengths=lengths)
     assert set(launch.launched) == KERNELS[name, mode]
     assert_close(f"{name} {mode}", y, expected, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_step_of_s6_is_one_launch(dtype: str, launch: host.HostLaunch) -> None:
+    """From the state and the input of a batch to the outputs: the steps of one pass."""
+    layer, u = EVERY["S6"], numbers(dtype)
+    params = layer.init(0, backend="cupy", dtype=dtype)
+    expected, last = layer(params, u, mode="recurrence", return_state=True)
+    assert launch.launched == []
+    state, steps = None, []
+    for t in range(u.shape[1]):
+        y, state = layer.step(params, u[:, t], state)
+        steps.append(y)
+        assert len(launch.launched) == t + 1
+    assert set(launch.launched) == {"selective_scan"}
+    assert_close("outputs", np.stack(steps, axis=1), expected, dtype)
+    assert state is not None
+    assert_close("state", state["x_s6"], last["x_s6"], dtype)
 
 
 def test_references_run_where_native_code_is_switched_off(

@@ -1,4 +1,4 @@
-"""Every kernel of CuPy compiles for a GPU (sm_90) and keeps all it computes with in registers."""
+"""Every kernel in CUDA C compiles for a GPU (sm_90) and keeps all it computes with in registers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from checks.cuda_compiler import MISSING, Resources, compiler
+from ssmcore_cuda import linear, selective
+from ssmcore_cuda.source import FOLDER, Source
 from ssmcore_cupy.cauchy import MOST_RANK, dplr_kernel
 from ssmcore_cupy.convolution import MOST_TAPS, short_convolution
-from ssmcore_cupy.launch import FOLDER, Source
+from ssmcore_cupy.diagonal import diagonal_scan
 from ssmcore_cupy.linear import linear_scan
 from ssmcore_cupy.selective import Given, selective_scan
 from ssmcore_cupy.selective_backward import backward, checkpoints_for
@@ -45,6 +47,22 @@ def _linear_scans(launch: Recorder) -> None:
     for length in (1, 5):
         b = np.ones((2, length, 3), "float32")
         linear_scan(launch, b, b, None, reset=None, reverse=False)
+    for dtype in ("float32", "complex128"):  # as JAX has them
+        packed = linear.launch(
+            (2, 40, 3), dtype, 1, varies=True, resets=True, shifted=True, packed=True
+        )
+        launch.sources[packed.source] = None
+
+
+def _diagonal_scans(launch: Recorder) -> None:
+    shapes = ((8, 40, 8192, 8), (2, 40, 3, 13), (1, 600, 9, 128), (1, 1, 3, 64))
+    for dtype, (rows, length, channels, states) in itertools.product(
+        ("float32", "complex128"), shapes
+    ):
+        a = np.ones((channels, states), dtype)
+        u = np.broadcast_to(a.real[0, 0], (rows, length, channels))
+        reset = None if channels < 9 else np.ones(length, bool)
+        diagonal_scan(launch, a, a, a, u, None, reset=reset, reverse=False)
 
 
 def _selective_scans(launch: Recorder) -> None:
@@ -54,6 +72,11 @@ def _selective_scans(launch: Recorder) -> None:
         B, A = u[..., :1] * np.ones(states, dtype), np.ones((channels, states), dtype)
         reset = None if channels < 9 else np.ones(length, bool)
         selective_scan(launch, u, u, A, B, B, None, initial=None, reset=reset)
+    chosen = selective.layout(6, 40, 13, 8)
+    compiled_for = selective.constants(chosen, "float64", 13, resets=True)
+    for reduce in (0, 1):  # as JAX has them
+        flags = ("REDUCE", reduce), ("PACKED", 1)
+        launch.sources[Source("selective_scan.cu", (*compiled_for, *flags))] = None
 
 
 def _short_convolutions(launch: Recorder) -> None:
@@ -79,6 +102,7 @@ def _selective_gradients(launch: Recorder) -> None:
 CALLS: dict[str, Callable[[Recorder], None]] = {
     "linear_scan.cu": _linear_scans,
     "cauchy.cu": _dplr_kernels,
+    "diagonal_scan.cu": _diagonal_scans,
     "selective_scan.cu": _selective_scans,
     "selective_scan_backward.cu": _selective_gradients,
     "short_convolution.cu": _short_convolutions,

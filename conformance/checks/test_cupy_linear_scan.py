@@ -10,7 +10,8 @@ import pytest
 from checks.cushim import host
 from ssmcore_conformance import oracles
 from ssmcore_conformance.tolerances import bound, steps
-from ssmcore_cupy.linear import linear_scan, segments
+from ssmcore_cuda.linear import segments
+from ssmcore_cupy.linear import linear_scan
 
 pytestmark = pytest.mark.skipif(host.missing() is not None, reason=str(host.missing()))
 

@@ -10,8 +10,9 @@ import pytest
 from checks.cushim import host
 from ssmcore_conformance import oracles
 from ssmcore_conformance.tolerances import bound, steps
-from ssmcore_cupy import selective
-from ssmcore_cupy.selective import Layout, layout, selective_scan
+from ssmcore_cuda import selective
+from ssmcore_cuda.selective import Layout, layout
+from ssmcore_cupy.selective import selective_scan
 
 pytestmark = pytest.mark.skipif(host.missing() is not None, reason=str(host.missing()))
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from checks.cushim import host
+from ssmcore_cuda.source import Source
 from ssmcore_cupy import launch, linear
-from ssmcore_cupy.launch import Source
 
 pytestmark = pytest.mark.skipif(host.missing() is not None, reason=str(host.missing()))
 

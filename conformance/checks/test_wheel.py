@@ -19,6 +19,7 @@ PACKAGES = {
     "ssmcore_torch",
     "ssmcore_jax",
     "ssmcore_cupy",
+    "ssmcore_cuda",
     "ssmcore_numba",
     "ssmcore_conformance",
 }

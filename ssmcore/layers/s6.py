@@ -127,6 +127,12 @@ class S6(Layer):
             ParamGroup(("x_proj", "dt_proj.weight"), weight_decay=True, keep_float32=False),
         ]
 
+    def _mode(self, mode: str, params: Params, u: Array, reset: Array | None) -> str:
+        """Return what "auto" means: on GPUs a single step is a fused scan too, as one kernel."""
+        if mode == "auto" and self.discretization == "mamba" and _on_cuda(u):
+            return "scan"
+        return super()._mode(mode, params, u, reset)
+
     def _system(self, params: Params, u: Array | None, fresh: Array | None) -> SelectiveSystem:
         xp = arrays.namespace(params["D"], u)
         N, R = self.d_state, self._rank
@@ -152,7 +158,8 @@ class S6(Layer):
         lengths: Array | None,
         return_state: bool,
     ) -> tuple[Array, State | None]:
-        if u.shape[-2] == 1 and lengths is None and self.discretization == "mamba":
+        alone = u.shape[-2] == 1 and lengths is None and mode == "recurrence"
+        if alone and self.discretization == "mamba":
             return self._one(params, u, state[self._state_name], reset)
         return super()._run(params, u, state, mode, reset, lengths, return_state)
 
@@ -177,3 +184,7 @@ class S6(Layer):
         """Return the eigenvalues of A_bar_t for input u (..., L, H): (..., L, H, N) real."""
         system: SelectiveSystem = self.system(params, u)  # type: ignore[assignment]
         return system.a
+
+
+def _on_cuda(x: Array) -> bool:
+    return "cuda" in str(arrays.device(x)).lower()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ssmcore_cupy.launch import Source
+from ssmcore_cuda.source import Source
 
 __all__ = ["BACKWARD", "FORWARD", "HostLaunch", "StuckError", "library_of", "missing"]
 
@@ -134,7 +134,7 @@ def library_of(text: str) -> ctypes.CDLL:
     """Return the kernels of one source, compiled."""
     shim, scheduler = ((HERE / file).read_text() for file in ("shim.h", "scheduler.cpp"))
     link = _compiled(scheduler, shim)
-    exports = "".join(f"CUSHIM_EXPORT({name})\n" for name in KERNELS.findall(text))
+    exports = "".join(f"CUSHIM_EXPORT({name})\n" for name in dict.fromkeys(KERNELS.findall(text)))
     code = f'#include "shim.h"\n{text}\n{exports}'
     return ctypes.CDLL(str(_compiled(code, shim, link)))
 

@@ -11,7 +11,9 @@
 // over the data starts from it. All sums have a fixed order.
 //
 // Given before this text: REAL, IS_COMPLEX, VARIES (a has a time axis), RESETS (there are
-// restarts), WARPS, ROWS. Strides are in elements, of any sign; time runs with its stride.
+// restarts), SHIFTED (what a_t and a restart do comes after step t: h_t = a_{t-1} h_{t-1} + b_t, and
+// h_0 = start + b_0), PACKED (see below), WARPS, ROWS. Strides are in elements, of any sign; time
+// runs with its stride.
 
 #if IS_COMPLEX
 typedef Complex<REAL> Data;
@@ -58,17 +60,51 @@ struct Channel {
     i64 a_time, b_time, keep_time;
     Data constant;
 
+    __device__ __forceinline__ Channel(const Data* a, const Data* b, const bool* keep, i64 a_time,
+                                       i64 b_time, i64 keep_time)
+        : a(a), b(b), keep(keep), a_time(a_time), b_time(b_time), keep_time(keep_time),
+          constant(VARIES ? Number<Data>::of(0) : *a) {
+        if (SHIFTED && VARIES) this->a -= a_time;
+        if (SHIFTED && RESETS) this->keep -= keep_time;
+    }
     __device__ __forceinline__ void forward(i64 steps) {
         if (VARIES) a += steps * a_time;
         b += steps * b_time;
         if (RESETS) keep += steps * keep_time;
     }
-    // The step it stands at.
-    __device__ __forceinline__ Step read() const {
+    // The step it stands at, which is the first of all or not.
+    __device__ __forceinline__ Step read(bool first) const {
+        if (SHIFTED && first) return Step{Number<Data>::of(1), *b, 0};
         return Step{VARIES ? *a : constant, *b, RESETS ? !*keep : 0};
     }
 };
 
+#if PACKED
+// Strides and sizes of arrays that lie without gaps, for callers that hand over arrays only: rows,
+// length, width, segments, segment, rows of a, rows of keep, and whether time runs backwards.
+#define UNPACK                                                                                   \
+    const i64 rows = sizes[0], length = sizes[1], width = sizes[2];                              \
+    const i64 segments = sizes[3], segment = sizes[4];                                           \
+    const i64 way = sizes[7] ? -1 : 1, edge = sizes[7] ? length - 1 : 0;                         \
+    const i64 a_row = sizes[5] == 1 ? 0 : (VARIES ? length : 1) * width, a_width = 1;            \
+    const i64 a_time = VARIES ? way * width : 0, b_row = length * width, b_width = 1;            \
+    const i64 b_time = way * width, keep_row = sizes[6] == 1 ? 0 : length, keep_time = way;      \
+    if (VARIES) a += edge * width;                                                               \
+    if (RESETS) keep += edge;                                                                    \
+    b += edge * width;
+#endif
+
+#if PACKED
+extern "C" __global__ void __launch_bounds__(WARP* WARPS, 3)
+linear_scan(const Data* __restrict__ a, const Data* __restrict__ b, const bool* __restrict__ keep,
+            const Data* __restrict__ start, const Wide* __restrict__ after,
+            const int* __restrict__ sizes, Data* __restrict__ h)
+{
+    UNPACK
+    const i64 start_row = width, start_width = 1;
+    const i64 h_row = b_row, h_time = b_time, h_width = 1;
+    h += edge * width;
+#else
 extern "C" __global__ void __launch_bounds__(WARP* WARPS, 3)
 linear_scan(const Data* __restrict__ a, i64 a_row, i64 a_time, i64 a_width,
             const Data* __restrict__ b, i64 b_row, i64 b_time, i64 b_width,
@@ -78,6 +114,7 @@ linear_scan(const Data* __restrict__ a, i64 a_row, i64 a_time, i64 a_width,
             Data* __restrict__ h, i64 h_row, i64 h_time, i64 h_width,
             i64 rows, i64 length, i64 width, i64 segments, i64 segment)
 {
+#endif
     __shared__ Wide map_a[WARPS][WARP], map_b[WARPS][WARP], state[WARP];
     __shared__ int map_cut[WARPS][WARP];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
@@ -87,9 +124,7 @@ linear_scan(const Data* __restrict__ a, i64 a_row, i64 a_time, i64 a_width,
     const i64 end = min(length, (s + 1) * segment);
 
     Channel channel = {a + row * a_row + p * a_width, b + row * b_row + p * b_width,
-                       RESETS ? keep + row * keep_row : keep, a_time, b_time, keep_time,
-                       Number<Data>::of(0)};
-    if (!VARIES) channel.constant = *channel.a;
+                       RESETS ? keep + row * keep_row : keep, a_time, b_time, keep_time};
     channel.forward(s * segment + (i64)warp * ROWS);
     h += row * h_row + p * h_width + (s * segment + (i64)warp * ROWS) * h_time;
 
@@ -102,7 +137,7 @@ linear_scan(const Data* __restrict__ a, i64 a_row, i64 a_time, i64 a_width,
         Step step[ROWS];
 #pragma unroll
         for (int i = 0; i < ROWS; ++i) {
-            step[i] = exists && first + i < end ? channel.read() : no_step();
+            step[i] = exists && first + i < end ? channel.read(first + i == 0) : no_step();
             channel.forward(1);
         }
         channel.forward(TILE - ROWS);
@@ -129,6 +164,14 @@ linear_scan(const Data* __restrict__ a, i64 a_row, i64 a_time, i64 a_width,
 }
 
 // The map of each segment: (rows, segments, width); whether it has no restart: (rows, segments).
+#if PACKED
+extern "C" __global__ void __launch_bounds__(WARP* WARPS, 3)
+linear_reduce(const Data* __restrict__ a, const Data* __restrict__ b,
+              const bool* __restrict__ keep, const int* __restrict__ sizes,
+              Wide* __restrict__ out_a, Wide* __restrict__ out_b, bool* __restrict__ out_keep)
+{
+    UNPACK
+#else
 extern "C" __global__ void __launch_bounds__(WARP* WARPS, 3)
 linear_reduce(const Data* __restrict__ a, i64 a_row, i64 a_time, i64 a_width,
               const Data* __restrict__ b, i64 b_row, i64 b_time, i64 b_width,
@@ -136,6 +179,7 @@ linear_reduce(const Data* __restrict__ a, i64 a_row, i64 a_time, i64 a_width,
               Wide* __restrict__ out_a, Wide* __restrict__ out_b, bool* __restrict__ out_keep,
               i64 rows, i64 length, i64 width, i64 segments, i64 segment)
 {
+#endif
     __shared__ Wide map_a[WARPS][WARP], map_b[WARPS][WARP];
     __shared__ int map_cut[WARPS][WARP];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
@@ -146,15 +190,13 @@ linear_reduce(const Data* __restrict__ a, i64 a_row, i64 a_time, i64 a_width,
     const i64 end = min(min(length, (s + 1) * segment), first + share);
 
     Channel channel = {a + row * a_row + p * a_width, b + row * b_row + p * b_width,
-                       RESETS ? keep + row * keep_row : keep, a_time, b_time, keep_time,
-                       Number<Data>::of(0)};
-    if (!VARIES) channel.constant = *channel.a;
+                       RESETS ? keep + row * keep_row : keep, a_time, b_time, keep_time};
     channel.forward(first);
     Map whole = no_step().map();
     if (exists) {
 #pragma unroll 4
         for (i64 t = first; t < end; ++t) {
-            whole = composed(whole, channel.read().map());
+            whole = composed(whole, channel.read(t == 0).map());
             channel.forward(1);
         }
     }

@@ -12,7 +12,8 @@
 //
 // Given before this text: REAL, STATES, LANES (a power of two up to 32), PER_LANE (LANES of them
 // hold all STATES), VECTOR (divides PER_LANE: neighbouring states of a thread), STEPS, THREADS,
-// RESETS, REDUCE. Strides are in elements, of any sign.
+// RESETS, REDUCE, PACKED (arrays only, without gaps, and no D; see below). Strides are in elements,
+// of any sign.
 
 #define CHANNELS (THREADS / LANES)
 #define PADDED (LANES * PER_LANE)
@@ -53,6 +54,37 @@ __device__ __forceinline__ int state_of(int lane, int i) {
     return (i / VECTOR * LANES + lane) * VECTOR + i % VECTOR;
 }
 
+#if PACKED
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
+selective_scan(const REAL* __restrict__ u, const REAL* __restrict__ delta,
+               const REAL* __restrict__ A, const REAL* __restrict__ B, const REAL* __restrict__ C,
+               const bool* __restrict__ reset, const REAL* __restrict__ start,
+               const double* __restrict__ after,
+               const int* __restrict__ sizes,  // length, channels, segments, segment
+#if REDUCE
+               double* __restrict__ map_a, double* __restrict__ map_b, bool* __restrict__ map_cut)
+#else
+               REAL* __restrict__ y, REAL* __restrict__ last)
+#endif
+{
+    const i64 length = sizes[0], channels = sizes[1], segments = sizes[2], segment = sizes[3];
+    const i64 u_row = length * channels, u_time = channels, u_channel = 1;
+    const i64 delta_row = u_row, delta_time = channels, delta_channel = 1;
+    const i64 A_channel = STATES, A_state = 1;
+    const i64 B_row = length * STATES, B_time = STATES, B_state = 1;
+    const i64 C_row = B_row, C_time = STATES, C_state = 1;
+    const i64 reset_row = length, reset_time = 1;
+    const i64 start_row = channels * STATES, start_channel = STATES, start_state = 1;
+    const REAL* D = nullptr;
+    const i64 D_channel = 0;
+    REAL* const checkpoints = nullptr;
+#if REDUCE
+    REAL *y = nullptr, *last = nullptr;
+#else
+    double *map_a = nullptr, *map_b = nullptr;
+    bool* map_cut = nullptr;
+#endif
+#else
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 selective_scan(const REAL* __restrict__ u, i64 u_row, i64 u_time, i64 u_channel,
                const REAL* __restrict__ delta, i64 delta_row, i64 delta_time, i64 delta_channel,
@@ -72,6 +104,7 @@ selective_scan(const REAL* __restrict__ u, i64 u_row, i64 u_time, i64 u_channel,
                                                   // (rows, ceil(length / STEPS), channels, STATES)
                i64 length, i64 channels, i64 segments, i64 segment)
 {
+#endif
     __shared__ __align__(16) REAL in_B[WHOLE(STEPS * PADDED)], in_C[WHOLE(STEPS * PADDED)];
     __shared__ REAL in_u[WHOLE(STEPS * CHANNELS)], in_delta[WHOLE(STEPS * CHANNELS)];
     __shared__ REAL out[STEPS * CHANNELS];
