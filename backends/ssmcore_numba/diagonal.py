@@ -8,8 +8,9 @@ x_t = a x_{t-1} + B u_t, y_t = Re(C x_t) for a, B, C (H, N), real or complex, u 
 The sums over j and over the states are products of matrices, several chunks of a channel by the
 table of the channel; only a^T x goes from chunk to chunk, in float64: a constant input that is
 rounded the same way at every step would add up. All of it is done for 8 channels at a time, the
-lanes of a vector. What does not fill a chunk, and a chunk in which the state restarts, goes step by
-step, three to four times slower.
+lanes of a vector. Steps too few for a chunk, before the end or before the state restarts, are taken
+one by one, which costs three times as much: restarts every hundred steps cost little, every ten
+steps twice the time.
 
 A job is 16 channels of one row. In its memory, everything is a number of vectors.
 """
@@ -21,7 +22,16 @@ from typing import Any
 import numpy as np
 
 from ssmcore_numba._jobs import kernel, run
-from ssmcore_numba.vectors import LANES, load, minus_product, narrow, plus_product, store, widen
+from ssmcore_numba.vectors import (
+    LANES,
+    load,
+    minus_product,
+    narrow,
+    nothing,
+    plus_product,
+    store,
+    widen,
+)
 
 __all__ = ["diagonal_scan"]
 
@@ -49,8 +59,10 @@ def diagonal_scan(
     mask = np.zeros((1, 0), np.bool_) if keep is None else np.ascontiguousarray(keep)
     u = np.ascontiguousarray(u)
     run(_run, rows * jobs, threads, system, table, power, u, x, mask, reverse, y)
-    back = x.swapaxes(2, 4).reshape(rows, groups * LANES, 2, a.shape[1])[:, :channels]
-    last = back[:, :, 0] + back[:, :, 1] * 1j if np.iscomplexobj(a) else back[:, :, 0]
+    pairs = x.swapaxes(2, 4).reshape(rows, groups * LANES, 2, a.shape[1])[:, :channels]
+    if not np.iscomplexobj(a):
+        return y, pairs[:, :, 0].astype(state.dtype)
+    last = np.ascontiguousarray(pairs.swapaxes(2, 3)).view(np.complex128)[..., 0]
     return y, last.astype(state.dtype)
 
 
@@ -70,8 +82,8 @@ def _fill(first, last, system, table, power):
     p, q, taps = np.zeros((2, LANES)), np.zeros((2, LANES)), np.zeros((T + 1, LANES))
     for group in range(first, last):
         w = table[group].reshape(-1, LANES)
+        out, end = 2 * states * T, 4 * states * T
         taps[:] = 0
-        out, rest = 2 * states * T, 4 * states * T
         for n in range(states):
             a, B, C = system[0, group, n], system[1, group, n], system[2, group, n]
             p[:] = B
@@ -93,8 +105,8 @@ def _fill(first, last, system, table, power):
                     q[0, c], q[1, c] = _times(a, q, c)
             power[group].reshape(-1, 2, LANES)[n] = q
         for j in range(T):
-            w[rest + 2 * j] = taps[T - 1 - j]
-            w[rest + 2 * j + 1] = taps[T - j]
+            w[end + 2 * j] = taps[T - 1 - j]
+            w[end + 2 * j + 1] = taps[T - j]
 
 
 @kernel
@@ -112,36 +124,39 @@ def _run(first, last, system, table, power, u, x, keep, reverse, y):
         row, group = job // jobs, job % jobs * GROUPS
         s = 0
         while s < length:
-            chunks = _whole(keep, row, reverse, length, s)
-            steps = chunks * T if chunks else min(T, length - s)
+            if _restarts(keep, row, reverse, length, s):
+                x[row, group : group + GROUPS] = 0
+            steps = _together(keep, row, reverse, length, s)
+            chunks = steps // T
+            steps = chunks * T if chunks else steps
             _read(u[row], now, s, steps, group * LANES, reverse)
             for g in range(GROUPS):
-                k = group + g
+                k, inputs = group + g, now[g].reshape(-1)
+                state = x[row, k].reshape(-1)
                 if chunks:
-                    _block(
-                        table[k], power[k], now[g].reshape(-1), x[row, k].reshape(-1), begin, chunks
-                    )
+                    _block(table[k], power[k], inputs, state, begin, chunks)
                 else:
                     for i in range(steps):
-                        t = length - 1 - s - i if reverse else s + i
-                        if keep.shape[1] > 0 and not keep[row % keep.shape[0], t]:
-                            x[row, k] = 0
-                        _one(system, k, x[row, k], now[g, i])
+                        _one(system, k, state, inputs, i)
             _write(y[row], now, s, steps, group * LANES, reverse)
             s += steps
 
 
 @kernel
-def _whole(keep, row, reverse, length, s):
-    """Return how many chunks from step ``s`` on are whole and have no restart."""
-    count = min(CHUNKS, (length - s) // T)
-    if keep.shape[1] == 0:
-        return count
-    for i in range(count * T):
-        t = length - 1 - s - i if reverse else s + i
-        if not keep[row % keep.shape[0], t]:
-            return i // T
-    return count
+def _restarts(keep, row, reverse, length, s):
+    t = length - 1 - s if reverse else s
+    return keep.shape[1] > 0 and not keep[row % keep.shape[0], t]
+
+
+@kernel
+def _together(keep, row, reverse, length, s):
+    """Return how many steps from s on fit into a block before the next restart."""
+    most = min(CHUNKS * T, length - s)
+    if keep.shape[1] > 0:
+        for i in range(1, most):
+            if _restarts(keep, row, reverse, length, s + i):
+                return i
+    return most
 
 
 @kernel
@@ -176,35 +191,40 @@ def _write(y, now, s, steps, h0, reverse):
 
 
 @kernel
-def _one(system, k, x, now):
-    """Take one step: ``now`` is the input and becomes the output."""
-    y = np.zeros(LANES)
-    for n in range(x.shape[0]):
-        a, B, C = system[0, k, n], system[1, k, n], system[2, k, n]
-        for c in range(LANES):
-            re, im = _times(a, x[n], c)
-            x[n, 0, c] = re + B[0, c] * now[c]
-            x[n, 1, c] = im + B[1, c] * now[c]
-            y[c] += C[0, c] * x[n, 0, c] - C[1, c] * x[n, 1, c]
-    now[:] = y
+def _one(system, k, x, now, i):
+    """Take one step: row i of ``now`` is the input and becomes the output."""
+    a, parts = system[0, k].reshape(-1), x.size // LANES
+    B, C = system[1, k].reshape(-1), system[2, k].reshape(-1)
+    u, zero = load(now, i), nothing(x)
+    v, y = widen(u), zero
+    for n in range(0, parts, 2):
+        a_r, a_i, x_r, x_i = load(a, n), load(a, n + 1), load(x, n), load(x, n + 1)
+        re = plus_product(plus_product(zero, load(B, n), v), a_r, x_r)
+        im = plus_product(plus_product(zero, load(B, n + 1), v), a_r, x_i)
+        re, im = minus_product(re, a_i, x_i), plus_product(im, a_i, x_r)
+        y = minus_product(plus_product(y, load(C, n), re), load(C, n + 1), im)
+        store(x, n, re)
+        store(x, n + 1, im)
+    store(now, i, narrow(y, u))
 
 
 @kernel
 def _block(table, power, now, x, begin, chunks):
     """Take ``chunks`` chunks: ``now`` is their input and becomes their output."""
-    zero = load(np.zeros(LANES, now.dtype), 0)
-    nothing = (zero, zero, zero, zero, zero, zero, zero, zero)
+    zero = nothing(now)
+    none = (zero, zero, zero, zero, zero, zero, zero, zero)
     parts = power.size // LANES  # 2 N
     for n in range(parts // 2):
         for m in range(0, chunks, 4):
-            sums = _products(nothing, table, 2 * n * T, T, now, m * T, T)
+            sums = _products(none, table, 2 * n * T, T, now, m * T, T)
             _put(sums, begin, m * parts + 2 * n, parts)
         _carry(power, x, begin, n, chunks, parts)
-    out = parts * T
+    out, taps = parts * T, 2 * parts * T
     for i in range(T - 2, -2, -2):
         for m in range(0, chunks, 4):
-            sums = _products(nothing, table, out + parts * i, parts, begin, m * parts, parts)
-            sums = _products(sums, table, out + parts * T + 2 * (T - 2 - i), i + 2, now, m * T, T)
+            sums = _products(none, table, out + parts * i, parts, begin, m * parts, parts)
+            sums = _products(sums, table, taps + 2 * (T - 2 - i), i + 1, now, m * T, T)
+            sums = _newest(sums, load(table, taps + 2 * T - 1), now, m * T + i + 1, T)
             _put(sums, now, m * T + i, T)
 
 
@@ -222,6 +242,19 @@ def _products(sums, w, k, count, x, i, stride):
         s2, t2 = plus_product(s2, left, v), plus_product(t2, right, v)
         v = load(x, i + 3 * stride + j)
         s3, t3 = plus_product(s3, left, v), plus_product(t3, right, v)
+    return s0, t0, s1, t1, s2, t2, s3, t3
+
+
+@kernel
+def _newest(sums, tap, x, i, stride):
+    """Add the tap's products with column i of four rows of x to the right sums.
+
+    The left ones are outputs before it: not even 0 times what may be no number is added to them.
+    """
+    s0, t0, s1, t1, s2, t2, s3, t3 = sums
+    t0, t1 = plus_product(t0, tap, load(x, i)), plus_product(t1, tap, load(x, i + stride))
+    t2 = plus_product(t2, tap, load(x, i + 2 * stride))
+    t3 = plus_product(t3, tap, load(x, i + 3 * stride))
     return s0, t0, s1, t1, s2, t2, s3, t3
 
 

@@ -15,7 +15,7 @@ from numba import types
 from numba.core.datamodel import PrimitiveModel
 from numba.extending import intrinsic, register_model
 
-__all__ = ["LANES", "load", "minus_product", "narrow", "plus_product", "store", "widen"]
+__all__ = ["LANES", "load", "minus_product", "narrow", "nothing", "plus_product", "store", "widen"]
 
 LANES = 8
 FUSED = ("contract",)
@@ -46,6 +46,16 @@ def _place(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any
     """Return where vector number ``index`` of a contiguous array lies."""
     data = context.make_array(kind)(context, builder, array).data
     return builder.gep(builder.bitcast(data, _llvm(kind.dtype).as_pointer()), [index])
+
+
+@intrinsic
+def nothing(typing: Any, array: Any) -> tuple[Any, Generate]:
+    """Return zeros of the type of an array."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return ir.Constant(_llvm(array.dtype), None)
+
+    return Vector(array.dtype)(array), generate
 
 
 @intrinsic
