@@ -35,9 +35,14 @@ def system(dtype: str, shape: tuple[int, ...]) -> Any:
     return [a, *more]
 
 
+def run(given: Any, keep: Any, reverse: bool) -> tuple[Any, Any]:
+    a, B, C, u, state = given
+    return diagonal_scan(a, B, C, u, state, keep, reverse=reverse, threads=2)
+
+
 def compare(given: Any, keep: Any, reverse: bool) -> None:
     """Each term is rounded in the tables, in the state and at most once by each sum it is in."""
-    y, last = diagonal_scan(*given, keep, reverse=reverse, threads=2)
+    y, last = run(given, keep, reverse)
     options: Any = {"reset": None if keep is None else ~keep, "reverse": reverse}
     wanted = oracles.diagonal_scan(*given, **options)
     growth = oracles.diagonal_scan(*given, **options, modulus=True)
@@ -82,7 +87,7 @@ def test_no_output_before_it_knows_of_a_number_that_is_none(
     given = system("complex64", (1, BLOCK + T, 2, 2))
     with_it = [x.copy() for x in given]
     with_it[3][0, at, 0] = bad
-    y, z = (diagonal_scan(*x, None, reverse=reverse, threads=1)[0] for x in (given, with_it))
+    y, z = (run(x, None, reverse)[0] for x in (given, with_it))
     before, after = slice(None, at), slice(at + 1, None)
     np.testing.assert_array_equal(*(v[0, after if reverse else before] for v in (y, z)))
     assert not np.isfinite(z[0, at, 0])
