@@ -1,14 +1,18 @@
-"""``diagonal_scan`` of separate channels on the CPU: the states stay in the first caches.
+"""``diagonal_scan`` of separate channels on the CPU: a chunk of T steps at once, by products.
 
 x_t = a x_{t-1} + B u_t, y_t = Re(C x_t) for a, B, C (H, N), real or complex, u (R, L, H), state
-(R, H, N). Four steps are taken at once, with k_m = Re(sum_n C a^m B):
+(R, H, N). With x before a chunk and k_m = Re(sum_n C a^m B):
 
-    x_{t+4} = a^4 x_t + a^3 B u_t + a^2 B u_{t+1} + a B u_{t+2} + B u_{t+3}
-    y_{t+j} = Re(C a^{j+1} x_t) + k_j u_t + ... + k_0 u_{t+j}      (x_t before step t)
+    x' = a^T x + sum_j a^(T-1-j) B u_j,    y_i = Re(C a^(i+1) x) + sum_(j <= i) k_(i-j) u_j
 
-A job is a block of channels of one row: time runs outside, then the states, and the channels in
-the inner loop, which compiles to vector instructions. What the rounding of a state loses is carried
-beside it: where a is near 1 it is the same at every step, and would add up.
+The sums over j and over the states are products of matrices, several chunks of a channel by the
+table of the channel; only a^T x goes from chunk to chunk, in float64: a constant input that is
+rounded the same way at every step would add up. All of it is done for 8 channels at a time, the
+lanes of a vector. Steps too few for a chunk, before the end or before the state restarts, are taken
+one by one, which costs three times as much: restarts every hundred steps cost little, every ten
+steps twice the time.
+
+A job is 16 channels of one row. In its memory, everything is a number of vectors.
 """
 
 from __future__ import annotations
@@ -18,17 +22,25 @@ from typing import Any
 import numpy as np
 
 from ssmcore_numba._jobs import kernel, run
-from ssmcore_numba.fastmath import fma
+from ssmcore_numba.vectors import (
+    LANES,
+    load,
+    minus_product,
+    narrow,
+    nothing,
+    plus_product,
+    store,
+    widen,
+)
 
 __all__ = ["diagonal_scan"]
 
-LANES = 32
-"""Channels of one job; the last job of a row leaves some idle."""
-STEPS = 4
-A4, INTO, OUT, A, REST, C, X, LOST, SLOTS = 0, 2, 10, 18, 20, 22, 24, 26, 28
-"""Where a^4, a^3 B ... B, C a ... C a^4, a, what a^4 lacks, C, the state and what it lost begin."""
-U, Y, K = 0, 4, 8
-"""Where input, output and taps of four steps begin."""
+T = 16
+"""Steps of a chunk; even."""
+CHUNKS = 8
+"""Chunks that a block has at most: a multiple of the 4 that a product takes."""
+GROUPS = 2
+"""Vectors of channels of a job; the last job of a row leaves some idle."""
 
 
 def diagonal_scan(
@@ -36,142 +48,242 @@ def diagonal_scan(
 ) -> tuple[Any, Any]:
     """Return outputs y (R, L, H) and the last state (R, H, N)."""
     rows, _, channels = u.shape
-    parts = -(-channels // LANES)
-    padding = ((0, parts * LANES - channels), (0, 0))
-    table, taps = _table(*(np.pad(z.astype(np.complex128), padding) for z in (a, B, C)))
-    work, taps = table.astype(u.dtype), taps.astype(u.dtype)
-    work[:, :, REST : REST + 2] = (table - work)[:, :, A4 : A4 + 2]
-    x = np.pad(np.stack((state.real, state.imag)), ((0, 0), (0, 0), *padding))
-    x = x.reshape(2, rows, parts, LANES, a.shape[1]).transpose(1, 2, 4, 0, 3)
-    last = np.ascontiguousarray(x, dtype=u.dtype)  # (R, parts, N, 2, LANES)
-    u = np.ascontiguousarray(u)
-    y = np.empty_like(u)
+    groups = GROUPS * -(-channels // (GROUPS * LANES))
+    jobs = groups // GROUPS
+    system = _in_lanes(np.stack((a, B, C)), groups)
+    table = np.empty((groups, (4 * a.shape[1] + 2) * T * LANES), u.dtype)
+    power = np.empty((groups, 2 * a.shape[1] * LANES))
+    run(_fill, groups, threads, system, table, power)
+    x = _in_lanes(state, groups)
+    y = np.empty_like(u, order="C")
     mask = np.zeros((1, 0), np.bool_) if keep is None else np.ascontiguousarray(keep)
-    run(_block, rows * parts, threads, work, taps, u, last, mask, reverse, y)
-    re, im = last.transpose(3, 0, 1, 4, 2).reshape(2, rows, parts * LANES, a.shape[1])[
-        :, :, :channels
-    ]
-    return y, re + im * 1j if np.iscomplexobj(a) else re
+    u = np.ascontiguousarray(u)
+    run(_run, rows * jobs, threads, system, table, power, u, x, mask, reverse, y)
+    pairs = x.swapaxes(2, 4).reshape(rows, groups * LANES, 2, a.shape[1])[:, :channels]
+    if not np.iscomplexobj(a):
+        return y, pairs[:, :, 0].astype(state.dtype)
+    last = np.ascontiguousarray(pairs.swapaxes(2, 3)).view(np.complex128)[..., 0]
+    return y, last.astype(state.dtype)
 
 
-def _table(a: Any, B: Any, C: Any) -> tuple[Any, Any]:
-    """Return the factors of all states (parts, N, SLOTS, LANES) and the taps (parts, 4, LANES)."""
-    powers = [a**m for m in range(STEPS + 1)]
-    factors = [powers[STEPS]]
-    factors += [powers[STEPS - 1 - k] * B for k in range(STEPS)]
-    factors += [C * powers[k + 1] for k in range(STEPS)]
-    factors += [a, 0 * a, C, 0 * a, 0 * a]
-    table = np.stack([part for z in factors for part in (z.real, z.imag)])
-    table = table.reshape(SLOTS, -1, LANES, a.shape[1]).transpose(1, 3, 0, 2)
-    taps = np.stack([np.sum(C * powers[m] * B, axis=1).real for m in range(STEPS)])
-    return table, taps.reshape(STEPS, -1, LANES).transpose(1, 0, 2)
+def _in_lanes(z: Any, groups: int) -> Any:
+    """Return (R, H, N) as (R, groups, N, 2, LANES) in float64: re and im of each state."""
+    rows, channels, states = z.shape
+    parts = np.zeros((rows, groups * LANES, 2, states))
+    parts[:, :channels, 0] = z.real
+    parts[:, :channels, 1] = z.imag
+    return np.ascontiguousarray(parts.reshape(rows, groups, LANES, 2, states).swapaxes(2, 4))
 
 
 @kernel
-def _block(first, last, table, taps, u, state, keep, reverse, y):
-    length, channels = u.shape[1], u.shape[2]
-    parts, count = table.shape[0], table.shape[1]
-    restarts = keep.shape[1] > 0
-    now = np.zeros((12, LANES), u.dtype)
+def _fill(first, last, system, table, power):
+    """Fill the tables of groups: into the states, out of them, the taps; and a^T."""
+    states = system.shape[2]
+    p, q, taps = np.zeros((2, LANES)), np.zeros((2, LANES)), np.zeros((T + 1, LANES))
+    for group in range(first, last):
+        w = table[group].reshape(-1, LANES)
+        out, end = 2 * states * T, 4 * states * T
+        taps[:] = 0
+        for n in range(states):
+            a, B, C = system[0, group, n], system[1, group, n], system[2, group, n]
+            p[:] = B
+            q[:] = C
+            for j in range(T):
+                for c in range(LANES):
+                    taps[j + 1, c] += C[0, c] * p[0, c] - C[1, c] * p[1, c]
+                    w[2 * (n * T + T - 1 - j), c] = p[0, c]
+                    w[2 * (n * T + T - 1 - j) + 1, c] = p[1, c]
+                    p[0, c], p[1, c] = _times(a, p, c)
+                    q[0, c], q[1, c] = _times(a, q, c)
+                    at = out + 4 * (j // 2 * states + n) + j % 2
+                    w[at, c] = q[0, c]
+                    w[at + 2, c] = -q[1, c]
+            q[:, :] = 0
+            q[0] = 1
+            for _ in range(T):
+                for c in range(LANES):
+                    q[0, c], q[1, c] = _times(a, q, c)
+            power[group].reshape(-1, 2, LANES)[n] = q
+        for j in range(T):
+            w[end + 2 * j] = taps[T - 1 - j]
+            w[end + 2 * j + 1] = taps[T - j]
+
+
+@kernel
+def _times(a, x, c):
+    return a[0, c] * x[0, c] - a[1, c] * x[1, c], a[0, c] * x[1, c] + a[1, c] * x[0, c]
+
+
+@kernel
+def _run(first, last, system, table, power, u, x, keep, reverse, y):
+    length, groups, states = u.shape[1], table.shape[0], system.shape[2]
+    jobs = groups // GROUPS
+    now = np.zeros((GROUPS, CHUNKS * T, LANES), u.dtype)
+    begin = np.zeros(CHUNKS * 2 * states * LANES, u.dtype)
     for job in range(first, last):
-        row, part = job // parts, job % parts
-        h0 = part * LANES
-        n = min(channels - h0, LANES)
-        work = table[part].copy()
-        work[:, X : X + 2] = state[row, part]
-        now[K : K + STEPS] = taps[part]
+        row, group = job // jobs, job % jobs * GROUPS
         s = 0
         while s < length:
-            steps = 0  # up to the next restart
-            while steps < STEPS and s + steps < length:
-                t = length - 1 - s - steps if reverse else s + steps
-                if restarts and not keep[row % keep.shape[0], t]:
-                    if steps > 0:
-                        break
-                    work[:, X : LOST + 2] = 0
-                for c in range(n):
-                    now[U + steps, c] = u[row, t, h0 + c]
-                steps += 1
-            if steps == STEPS:
-                _four(work.reshape(-1), now.reshape(-1), count)
-            else:
-                for i in range(steps):
-                    _one(work.reshape(-1), now.reshape(-1), count, i)
-            for i in range(steps):
-                t = length - 1 - s - i if reverse else s + i
-                for c in range(n):
-                    y[row, t, h0 + c] = now[Y + i, c]
+            if _restarts(keep, row, reverse, length, s):
+                x[row, group : group + GROUPS] = 0
+            steps = _together(keep, row, reverse, length, s)
+            chunks = steps // T
+            steps = chunks * T if chunks else steps
+            _read(u[row], now, s, steps, group * LANES, reverse)
+            for g in range(GROUPS):
+                k, inputs = group + g, now[g].reshape(-1)
+                state = x[row, k].reshape(-1)
+                if chunks:
+                    _block(table[k], power[k], inputs, state, begin, chunks)
+                else:
+                    for i in range(steps):
+                        _one(system, k, state, inputs, i)
+            _write(y[row], now, s, steps, group * LANES, reverse)
             s += steps
-        state[row, part] = work[:, X : X + 2]
 
 
 @kernel
-def _at(slot, c):
-    return np.uint64(slot * LANES) + c
+def _restarts(keep, row, reverse, length, s):
+    t = length - 1 - s if reverse else s
+    return keep.shape[1] > 0 and not keep[row % keep.shape[0], t]
 
 
 @kernel
-def _moved(w, c, a, x_r, x_i, b_r, b_i):
-    """Return (re, im) of a x + b + what was lost, and what this loses."""
-    a_r, a_i = w[_at(a, c)], w[_at(a + 1, c)]
-    right = fma(-a_i, x_i, b_r + w[_at(LOST, c)])
-    left = fma(a_i, x_r, b_i + w[_at(LOST + 1, c)])
-    new_r, new_i = fma(a_r, x_r, right), fma(a_r, x_i, left)
-    return new_r, new_i, fma(a_r, x_r, -new_r) + right, fma(a_r, x_i, -new_i) + left
+def _together(keep, row, reverse, length, s):
+    """Return how many steps from s on fit into a block before the next restart."""
+    most = min(CHUNKS * T, length - s)
+    if keep.shape[1] > 0:
+        for i in range(1, most):
+            if _restarts(keep, row, reverse, length, s + i):
+                return i
+    return most
 
 
 @kernel
-def _read(w, c, slot, x_r, x_i, y):
-    """Return y + Re(z x) for the factor z at ``slot``."""
-    return fma(-w[_at(slot + 1, c)], x_i, fma(w[_at(slot, c)], x_r, y))
+def _read(u, now, s, steps, h0, reverse):
+    """Copy ``steps`` steps of the channels from h0 on."""
+    for g in range(GROUPS):
+        h = np.uint64(h0 + g * LANES)
+        whole = h0 + g * LANES + LANES <= u.shape[1]
+        for i in range(steps):
+            t = u.shape[0] - 1 - s - i if reverse else s + i
+            if whole:
+                for c in range(np.uint64(LANES)):
+                    now[g, i, c] = u[t, h + c]
+            else:
+                for c in range(u.shape[1] - h0 - g * LANES):
+                    now[g, i, c] = u[t, h0 + g * LANES + c]
 
 
 @kernel
-def _turned(w, c, slot, x_r, x_i, y):
-    """Return y + Im(z x) for the factor z at ``slot``."""
-    return fma(w[_at(slot, c)], x_i, fma(w[_at(slot + 1, c)], x_r, y))
+def _write(y, now, s, steps, h0, reverse):
+    for g in range(GROUPS):
+        h = np.uint64(h0 + g * LANES)
+        whole = h0 + g * LANES + LANES <= y.shape[1]
+        for i in range(steps):
+            t = y.shape[0] - 1 - s - i if reverse else s + i
+            if whole:
+                for c in range(np.uint64(LANES)):
+                    y[t, h + c] = now[g, i, c]
+            else:
+                for c in range(y.shape[1] - h0 - g * LANES):
+                    y[t, h0 + g * LANES + c] = now[g, i, c]
 
 
 @kernel
-def _four(work, now, count):
-    """Take four steps."""
-    for c in range(np.uint64(LANES)):
-        u0, u1, u2, u3 = now[_at(U, c)], now[_at(U + 1, c)], now[_at(U + 2, c)], now[_at(U + 3, c)]
-        k0, k1, k2, k3 = now[_at(K, c)], now[_at(K + 1, c)], now[_at(K + 2, c)], now[_at(K + 3, c)]
-        now[_at(Y, c)] = k0 * u0
-        now[_at(Y + 1, c)] = fma(k0, u1, k1 * u0)
-        now[_at(Y + 2, c)] = fma(k0, u2, fma(k1, u1, k2 * u0))
-        now[_at(Y + 3, c)] = fma(k0, u3, fma(k1, u2, fma(k2, u1, k3 * u0)))
-    for k in range(count):
-        w = work[k * SLOTS * LANES : (k + 1) * SLOTS * LANES]
-        for c in range(np.uint64(LANES)):
-            x_r, x_i = w[_at(X, c)], w[_at(X + 1, c)]
-            now[_at(Y, c)] = _read(w, c, OUT, x_r, x_i, now[_at(Y, c)])
-            now[_at(Y + 1, c)] = _read(w, c, OUT + 2, x_r, x_i, now[_at(Y + 1, c)])
-            now[_at(Y + 2, c)] = _read(w, c, OUT + 4, x_r, x_i, now[_at(Y + 2, c)])
-            now[_at(Y + 3, c)] = _read(w, c, OUT + 6, x_r, x_i, now[_at(Y + 3, c)])
-            u0, u1 = now[_at(U, c)], now[_at(U + 1, c)]
-            u2, u3 = now[_at(U + 2, c)], now[_at(U + 3, c)]
-            b_r = fma(w[_at(INTO + 4, c)], u2, w[_at(INTO + 6, c)] * u3)
-            b_i = fma(w[_at(INTO + 5, c)], u2, w[_at(INTO + 7, c)] * u3)
-            b_r = fma(w[_at(INTO, c)], u0, fma(w[_at(INTO + 2, c)], u1, b_r))
-            b_i = fma(w[_at(INTO + 1, c)], u0, fma(w[_at(INTO + 3, c)], u1, b_i))
-            b_r, b_i = _read(w, c, REST, x_r, x_i, b_r), _turned(w, c, REST, x_r, x_i, b_i)
-            x_r, x_i, lost_r, lost_i = _moved(w, c, A4, x_r, x_i, b_r, b_i)
-            w[_at(X, c)], w[_at(X + 1, c)] = x_r, x_i
-            w[_at(LOST, c)], w[_at(LOST + 1, c)] = lost_r, lost_i
+def _one(system, k, x, now, i):
+    """Take one step: row i of ``now`` is the input and becomes the output."""
+    a, parts = system[0, k].reshape(-1), x.size // LANES
+    B, C = system[1, k].reshape(-1), system[2, k].reshape(-1)
+    u, zero = load(now, i), nothing(x)
+    v, y = widen(u), zero
+    for n in range(0, parts, 2):
+        a_r, a_i, x_r, x_i = load(a, n), load(a, n + 1), load(x, n), load(x, n + 1)
+        re = plus_product(plus_product(zero, load(B, n), v), a_r, x_r)
+        im = plus_product(plus_product(zero, load(B, n + 1), v), a_r, x_i)
+        re, im = minus_product(re, a_i, x_i), plus_product(im, a_i, x_r)
+        y = minus_product(plus_product(y, load(C, n), re), load(C, n + 1), im)
+        store(x, n, re)
+        store(x, n + 1, im)
+    store(now, i, narrow(y, u))
 
 
 @kernel
-def _one(work, now, count, step):
-    """Take step number ``step`` alone."""
-    now[(Y + step) * LANES : (Y + step + 1) * LANES] = 0
-    for k in range(count):
-        w = work[k * SLOTS * LANES : (k + 1) * SLOTS * LANES]
-        for c in range(np.uint64(LANES)):
-            v = now[_at(U + step, c)]
-            b_r, b_i = w[_at(INTO + 6, c)] * v, w[_at(INTO + 7, c)] * v
-            x_r, x_i, lost_r, lost_i = _moved(w, c, A, w[_at(X, c)], w[_at(X + 1, c)], b_r, b_i)
-            now[_at(Y + step, c)] = _read(w, c, C, x_r, x_i, now[_at(Y + step, c)])
-            w[_at(X, c)], w[_at(X + 1, c)] = x_r, x_i
-            w[_at(LOST, c)], w[_at(LOST + 1, c)] = lost_r, lost_i
+def _block(table, power, now, x, begin, chunks):
+    """Take ``chunks`` chunks: ``now`` is their input and becomes their output."""
+    zero = nothing(now)
+    none = (zero, zero, zero, zero, zero, zero, zero, zero)
+    parts = power.size // LANES  # 2 N
+    for n in range(parts // 2):
+        for m in range(0, chunks, 4):
+            sums = _products(none, table, 2 * n * T, T, now, m * T, T)
+            _put(sums, begin, m * parts + 2 * n, parts)
+        _carry(power, x, begin, n, chunks, parts)
+    out, taps = parts * T, 2 * parts * T
+    for i in range(T - 2, -2, -2):
+        for m in range(0, chunks, 4):
+            sums = _products(none, table, out + parts * i, parts, begin, m * parts, parts)
+            sums = _products(sums, table, taps + 2 * (T - 2 - i), i + 1, now, m * T, T)
+            sums = _newest(sums, load(table, taps + 2 * T - 1), now, m * T + i + 1, T)
+            _put(sums, now, m * T + i, T)
+
+
+@kernel
+def _products(sums, w, k, count, x, i, stride):
+    """Add the products of ``count`` pairs in w from k on with four rows of x from i on."""
+    s0, t0, s1, t1, s2, t2, s3, t3 = sums
+    for j in range(count):
+        left, right = load(w, k + 2 * j), load(w, k + 2 * j + 1)
+        v = load(x, i + j)
+        s0, t0 = plus_product(s0, left, v), plus_product(t0, right, v)
+        v = load(x, i + stride + j)
+        s1, t1 = plus_product(s1, left, v), plus_product(t1, right, v)
+        v = load(x, i + 2 * stride + j)
+        s2, t2 = plus_product(s2, left, v), plus_product(t2, right, v)
+        v = load(x, i + 3 * stride + j)
+        s3, t3 = plus_product(s3, left, v), plus_product(t3, right, v)
+    return s0, t0, s1, t1, s2, t2, s3, t3
+
+
+@kernel
+def _newest(sums, tap, x, i, stride):
+    """Add the tap's products with column i of four rows of x to the right sums.
+
+    The left ones are outputs before it: not even 0 times what may be no number is added to them.
+    """
+    s0, t0, s1, t1, s2, t2, s3, t3 = sums
+    t0, t1 = plus_product(t0, tap, load(x, i)), plus_product(t1, tap, load(x, i + stride))
+    t2 = plus_product(t2, tap, load(x, i + 2 * stride))
+    t3 = plus_product(t3, tap, load(x, i + 3 * stride))
+    return s0, t0, s1, t1, s2, t2, s3, t3
+
+
+@kernel
+def _put(sums, x, i, stride):
+    """Make the sums pairs at i of four rows of x."""
+    s0, t0, s1, t1, s2, t2, s3, t3 = sums
+    store(x, i, s0)
+    store(x, i + 1, t0)
+    store(x, i + stride, s1)
+    store(x, i + stride + 1, t1)
+    store(x, i + 2 * stride, s2)
+    store(x, i + 2 * stride + 1, t2)
+    store(x, i + 3 * stride, s3)
+    store(x, i + 3 * stride + 1, t3)
+
+
+@kernel
+def _carry(power, x, begin, n, chunks, parts):
+    """Put the state before each chunk where what the chunk adds to it was."""
+    a_r, a_i = load(power, 2 * n), load(power, 2 * n + 1)
+    x_r, x_i = load(x, 2 * n), load(x, 2 * n + 1)
+    for m in range(chunks):
+        at = m * parts + 2 * n
+        s_r, s_i = load(begin, at), load(begin, at + 1)
+        store(begin, at, narrow(x_r, s_r))
+        store(begin, at + 1, narrow(x_i, s_i))
+        new_r = minus_product(plus_product(widen(s_r), a_r, x_r), a_i, x_i)
+        x_i = plus_product(plus_product(widen(s_i), a_r, x_i), a_i, x_r)
+        x_r = new_r
+    store(x, 2 * n, x_r)
+    store(x, 2 * n + 1, x_i)
