@@ -112,6 +112,10 @@ class Backend:
         """Whether the values of ``x`` can be looked at now (not while tracing)."""
         return True
 
+    def fuses_steps(self, x: Array) -> bool:
+        """Whether beside ``x`` a selective scan of one step is one native kernel."""
+        return False
+
     def check_values(self, x: Array) -> None:
         """Raise SSMError where ``x`` is no dense array of values that could be copied."""
 

@@ -112,7 +112,7 @@ class Module(Composed):
         check_shape(self.name, "u", u, f"(..., {self._d_input})", fits)
         u = u[..., None] if self.tokens else u[..., None, :]
         params = self._check_params(params, values=not self._parts)
-        how = self._checked_pass(params, u, state, "recurrence", None, None, True)
+        how = self._checked_pass(params, u, state, "auto", None, None, True)
         y, after = self._apply(params, self._hidden(u, how), state, how)
         return y[..., 0, :], after or {}
 

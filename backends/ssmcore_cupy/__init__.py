@@ -75,6 +75,10 @@ class CupyBackend(Backend):
         }
         return {name: functools.partial(run, launch) for name, run in kernels.items()}
 
+    def fuses_steps(self, x: Any) -> bool:
+        """Where the kernels run."""
+        return "selective_scan" in self.primitives()
+
     def primitives(self) -> Mapping[str, Callable[..., Any]]:
         """What runs as CUDA C; compiled by CuPy at the first call."""
         return self._native if native() else {}

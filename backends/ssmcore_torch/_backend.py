@@ -112,6 +112,10 @@ class TorchBackend(Backend):
             msg = f"expected a dense tensor, got one that is not ({kind}); convert it first"
             raise SSMError(msg)
 
+    def fuses_steps(self, x: Any) -> bool:
+        """On CUDA devices, where the kernels run."""
+        return bool(x.is_cuda) and "selective_scan" in self.primitives()
+
     def primitives(self) -> Mapping[str, Callable[..., Any]]:
         """Kernels of numba on the CPU and of Triton on CUDA devices, where these are installed."""
         return _native()

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ssmcore import arrays
+from ssmcore import arrays, backend
 from ssmcore._options import ParamGroup, check_count, check_positive, hyperparameters
 from ssmcore.errors import check_choice
 from ssmcore.initialization import softplus_bias
@@ -129,7 +129,7 @@ class S6(Layer):
 
     def _mode(self, mode: str, params: Params, u: Array, reset: Array | None) -> str:
         """Return what "auto" means: on GPUs a single step is a fused scan too, as one kernel."""
-        if mode == "auto" and self.discretization == "mamba" and _on_cuda(u):
+        if mode == "auto" and self.discretization == "mamba" and backend.of(u).fuses_steps(u):
             return "scan"
         return super()._mode(mode, params, u, reset)
 
@@ -184,7 +184,3 @@ class S6(Layer):
         """Return the eigenvalues of A_bar_t for input u (..., L, H): (..., L, H, N) real."""
         system: SelectiveSystem = self.system(params, u)  # type: ignore[assignment]
         return system.a
-
-
-def _on_cuda(x: Array) -> bool:
-    return "cuda" in str(arrays.device(x)).lower()

@@ -186,7 +186,7 @@ class SequenceClassifier(Network):
         check_shape(self.name, "u", u, "(..., d_input)", self.tokens or u.ndim >= 1)
         u = u[..., None] if self.tokens else u[..., None, :]
         params = self._check_params(params, values=False)
-        how = self._checked_pass(params, u, state, "recurrence", None, None, True)
+        how = self._checked_pass(params, u, state, "auto", None, None, True)
         y, after = self._apply(params, self._hidden(u, how), state, how)
         return (y[..., 0, :] if self.pooling == "none" else y), after or {}
 

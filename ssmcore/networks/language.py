@@ -168,7 +168,7 @@ class LanguageModel(Network):
         check_array(self.name, "tokens", u)
         u = u[..., None]
         params = self._check_params(params, values=False)
-        how = self._checked_pass(params, u, state, "recurrence", None, None, True)
+        how = self._checked_pass(params, u, state, "auto", None, None, True)
         y, after = self._apply(params, self._hidden(u, how), state, how)
         return y[..., 0, :], after or {}
 
