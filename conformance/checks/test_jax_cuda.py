@@ -374,11 +374,11 @@ def test_doctor_says_which_and_why(fresh_finding: Any, monkeypatch: pytest.Monke
     monkeypatch.setattr(cuda, "devices", lambda: jax.devices("cpu"))
     monkeypatch.setattr(cuda, "_problem", lambda: "wrong")
     (remark,) = jax_backend.remarks()
-    assert remark == "linear_scan on CUDA runs as loops of XLA: wrong"
+    assert remark == "scans on CUDA run as loops of XLA: wrong"
     fresh_finding.cache_clear()
     monkeypatch.setattr(cuda, "_problem", lambda: None)
     (remark,) = jax_backend.remarks()
-    assert remark == "linear_scan on CUDA runs as kernels in CUDA C: executed and found right"
+    assert remark == "scans on CUDA run as kernels in CUDA C: executed and found right"
     numpy_backend = backend.load("numpy")
     monkeypatch.setattr(numpy_backend, "remarks", jax_backend.remarks)
     assert doctor.run(["numpy"]).notes == [f"numpy: {remark}"]
