@@ -96,7 +96,7 @@ class JaxBackend(Backend):
             return []
         found = _cuda.finding()
         runs = "kernels in CUDA C" if found.used else "loops of XLA"
-        return [f"linear_scan on CUDA runs as {runs}: {found.reason}"]
+        return [f"scans on CUDA run as {runs}: {found.reason}"]
 
     def from_numpy(self, x: np.ndarray[Any, Any], device: Any = None) -> Any:
         """Return a JAX array with a copy of ``x``."""
