@@ -35,7 +35,7 @@ CALLS = {
     "Dropout": "d_model=4, rate=0.1",
     "GatedMLP": "d_model=4, d_hidden=6",
     "LanguageModel": "7, ssm.Residual(ssm.Mamba(d_model=4))",
-    "LocalAttention": "d_model=4, heads=2, window=3",
+    "LocalAttention": "d_model=8, heads=2, window=3",
     "Residual": "ssm.Hawk(d_model=4)",
     "SSMBlock": LAYER,
     "SequenceClassifier": f"4, 3, ssm.SSMBlock({LAYER})",

@@ -33,6 +33,26 @@ EXAMPLE = """\
 {shape}"""
 
 
+T = TypeVar("T", bound="Module")
+
+
+def _build(cls: type[T], definition: Any, params: Any) -> T:
+    """Return a module with ``params`` unchecked: under transformations leaves may be anything."""
+    out = object.__new__(cls)
+    out.__dict__.update(definition=definition, params=params)
+    return out
+
+
+def _register(cls: type[Module]) -> None:
+    key = jax.tree_util.GetAttrKey("params")
+    jax.tree_util.register_pytree_with_keys(
+        cls,
+        lambda module: (((key, module.params),), module.definition),
+        lambda definition, children: _build(cls, definition, *children),
+        lambda module: ((module.params,), module.definition),
+    )
+
+
 class Module:
     """Any layer, block or network of ssmcore with its parameters, as a frozen pytree.
 
@@ -224,6 +244,9 @@ class Module:
         return f"{type(self).__name__}({self.definition!r})"
 
 
+_register(Module)
+
+
 class Named(Module):
     """A pytree made from its hyper-parameters; parts may be given as pytrees, and are drawn anew."""
 
@@ -261,26 +284,3 @@ def _label(group: ParamGroup) -> str:
         if getattr(group, name) is not None
     ]
     return ", ".join(parts if group.keep_float32 else [*parts, "any_precision"])
-
-
-T = TypeVar("T", bound=Module)
-
-
-def _build(cls: type[T], definition: Any, params: Any) -> T:
-    """Return a module with ``params`` unchecked: under transformations leaves may be anything."""
-    out = object.__new__(cls)
-    out.__dict__.update(definition=definition, params=params)
-    return out
-
-
-def _register(cls: type[Module]) -> None:
-    key = jax.tree_util.GetAttrKey("params")
-    jax.tree_util.register_pytree_with_keys(
-        cls,
-        lambda module: (((key, module.params),), module.definition),
-        lambda definition, children: _build(cls, definition, *children),
-        lambda module: ((module.params,), module.definition),
-    )
-
-
-_register(Module)

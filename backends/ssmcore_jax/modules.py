@@ -167,7 +167,7 @@ class Linear(Named, of=blocks.Linear):
     """Linear as a pytree."""
 
 
-class LocalAttention(Named, of=blocks.LocalAttention):
+class LocalAttention(Named, of=blocks.LocalAttention, input="jnp.ones((3, 8))", shape=(3, 8)):
     """LocalAttention as a pytree."""
 
 

@@ -163,9 +163,7 @@ class Module(torch.nn.Module):
             options["key"] = torch.randint(2**32, (2,), device=u.device)
         if not (self.training and self._statistics):
             return self._run(self.definition, u, state, **options)
-        y, *state_after, statistics = self._run(
-            self.definition, u, state, training=True, **options
-        )
+        y, *state_after, statistics = self._run(self.definition, u, state, training=True, **options)
         with torch.no_grad():
             for name, x in arrays.leaves(statistics):
                 self.get_buffer(name).copy_(x)

@@ -72,7 +72,10 @@ class Layer(Module):
         return self.definition
 
     def system(
-        self, u: torch.Tensor | None = None, reset: torch.Tensor | None = None, state: State | None = None
+        self,
+        u: torch.Tensor | None = None,
+        reset: torch.Tensor | None = None,
+        state: State | None = None,
     ) -> System:
         """Return the discrete system; S6 and RGLRU need the input u (..., L, H)."""
         return self.layer.system(self.params, u, reset, state)
@@ -170,7 +173,7 @@ class Linear(Named, of=blocks.Linear):
     """Linear as a module."""
 
 
-class LocalAttention(Named, of=blocks.LocalAttention):
+class LocalAttention(Named, of=blocks.LocalAttention, input="torch.ones(3, 8)", shape=(3, 8)):
     """LocalAttention as a module."""
 
 
@@ -198,7 +201,9 @@ class Stack(Named, of=blocks.Stack):
     """Stack as a module."""
 
 
-class LanguageModel(Named, of=networks.LanguageModel, input="torch.tensor([1, 0, 6])", shape=(3, 7)):
+class LanguageModel(
+    Named, of=networks.LanguageModel, input="torch.tensor([1, 0, 6])", shape=(3, 7)
+):
     """LanguageModel as a module."""
 
 
