@@ -48,8 +48,11 @@ def check_definition(owner: str, given: object, kind: type[Module]) -> None:
     """Raise SSMError unless ``given`` is a module of ssmcore of that ``kind``, not a class."""
     if not isinstance(given, kind):
         what = "layer" if kind is Layer else "definition"
-        msg = f"{owner}: {what} is {given!r:.80}; expected a {kind.__name__.lower()} of ssmcore, "
-        raise SSMError(f"{msg}such as ssmcore.S6(4)")
+        msg = (
+            f"{owner}: {what} is {given!r:.80}; expected a {kind.__name__.lower()} of ssmcore, "
+            "such as ssmcore.S6(4)"
+        )
+        raise SSMError(msg)
 
 
 def constructor_signature(kind: type[Module]) -> inspect.Signature:

@@ -1,4 +1,4 @@
-"""A module of ssmcore as a frozen pytree: the parameters are the leaves, the definition is static."""
+"""A module of ssmcore as a frozen pytree: parameters are leaves, the definition is static."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from ssmcore._wrapping import (
     check_definition,
     constructor_doc,
     constructor_signature,
-    shown,
     unwrapped,
 )
 from ssmcore.composition import Composed
@@ -248,7 +247,7 @@ _register(Module)
 
 
 class Named(Module):
-    """A pytree made from its hyper-parameters; parts may be given as pytrees, and are drawn anew."""
+    """A pytree made from its hyper-parameters; parts may be pytrees, and are drawn anew."""
 
     KIND: ClassVar[type[Core]]
 

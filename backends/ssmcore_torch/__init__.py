@@ -57,11 +57,11 @@ if TYPE_CHECKING:
         LocalAttention,
         Mamba,
         Module,
-        RMSNorm,
         Residual,
-        SSMBlock,
+        RMSNorm,
         SequenceClassifier,
         ShortConvolution,
+        SSMBlock,
         Stack,
     )
 else:

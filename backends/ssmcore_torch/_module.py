@@ -1,4 +1,4 @@
-"""A module of ssmcore as ``torch.nn.Module``: it holds the parameters, the definition does the maths."""
+"""A module of ssmcore as ``torch.nn.Module``: it holds parameters, the definition is the maths."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class Module(torch.nn.Module):
         reset : (..., L) bool; True: a new document begins at that step
         lengths : (...,) integer, 0..L; steps beyond are padding
         return_state : also return the state after the last step that is not padding
-        key : randomness of dropout, an integer or integer tensor () or (2,); for blocks and networks
+        key : randomness of dropout, an integer or integer tensor () or (2,); for blocks, networks
         checkpoint : forget what is inside each block of a stack, and compute it again for the
             gradient; for blocks and networks
         and what else the definition takes, such as ``padding`` and ``logits`` of a LanguageModel
@@ -247,7 +247,7 @@ class Module(torch.nn.Module):
 
 
 class Named(Module):
-    """A module made from its hyper-parameters; parts may be given as modules, and are drawn anew."""
+    """A module made from its hyper-parameters; parts may be modules, and are drawn anew."""
 
     KIND: ClassVar[type[Core]]
 
