@@ -230,7 +230,7 @@ def test_torch_compile_takes_the_whole_graph(name: str) -> None:
         model = ssm.LanguageModel(7, ssm.Mamba(4, d_state=3))
         u, options = torch.tensor([[1, 0, 6]]), {}
     else:
-        model = ssm.Stack((ssm.SSMBlock(ssm.LRU(4, d_state=4), norm="batch", dropout=0.25),))
+        model = ssm.Module(DROPPING)
         u, options = torch.ones(2, 3, 4).cumsum(1), {"key": torch.tensor(3), "checkpoint": True}
     twin = copy.deepcopy(model)
     compiled = torch.compile(twin, fullgraph=True, backend="aot_eager")
