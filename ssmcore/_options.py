@@ -42,7 +42,8 @@ def _check_arguments(
     owner: str, signature: inspect.Signature, args: tuple[Any, ...], options: Mapping[str, Any]
 ) -> None:
     """Raise SSMError, with the nearest name of a misspelt option, unless the call fits."""
-    for option in options:
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    for option in () if open_ended else options:
         check_choice(owner, "option", option, signature.parameters)
     try:
         signature.bind(*args, **options)

@@ -145,6 +145,10 @@ class Backend:
             outputs.append(y)
         return carry, self.xp.stack(outputs, axis=0)
 
+    def checkpoint(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``fn``, whose inner values are computed again for a gradient and not kept."""
+        return fn
+
     def compile(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Return ``fn`` compiled by the library where that is the way it is used."""
         return fn

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ssmcore import arrays
+from ssmcore import arrays, backend
 from ssmcore._arguments import plain
 from ssmcore._checks import Place
 from ssmcore._options import ParamGroup, hyperparameters
@@ -29,7 +29,7 @@ class Pass(NamedTuple):
 
     ``reset`` (..., L) bool is False in padding; ``lengths`` has the library's indexing dtype;
     ``valid`` (..., L) bool marks what is not padding. None: no restart, no padding. ``dtype`` is
-    that of states.
+    that of states. ``checkpoint``: stacks forget what is inside their blocks.
     """
 
     mode: str = "auto"
@@ -40,6 +40,7 @@ class Pass(NamedTuple):
     training: bool = False
     key: Any = None
     dtype: Any = None
+    checkpoint: bool = False
 
 
 @hyperparameters
@@ -188,14 +189,22 @@ class Running:
         self.parts, self.params, self.state, self.how = module._parts, params, state, how
         self.states: State = {}
 
-    def __call__(self, name: str, u: Array) -> Array:
-        """Return the output of part ``name`` for the input ``u``."""
+    def __call__(self, name: str, u: Array, forget: bool = False) -> Array:
+        """Return the output of part ``name`` for the input ``u``.
+
+        ``forget`` what is computed inside, where the library can compute it again for the gradient.
+        """
         how = self.how
         if how.key is not None:
             how = how._replace(key=fold_in(how.key, list(self.parts).index(name)))
         params = self.params.get(name, NOTHING)
         state = None if self.state is None else self.state.get(name, NOTHING)
-        y, after = self.parts[name]._apply(params, u, state, how)
+
+        def apply(params: Params, u: Array, state: State | None) -> tuple[Array, State | None]:
+            return self.parts[name]._apply(params, u, state, how)
+
+        run = backend.of(u).checkpoint(apply) if forget else apply
+        y, after = run(params, u, state)
         if after:
             self.states[name] = after
         return y

@@ -221,11 +221,11 @@ class Module(Composed):
         reset = None if reset is None else reset & valid
         return Pass(mode, reset, lengths, valid, return_state, dtype=place.dtype)
 
-    def _checked_training(self, how: Pass, training: bool, key: Any) -> Pass:
+    def _checked_training(self, how: Pass, training: bool, key: Any, checkpoint: bool) -> Pass:
         """Return ``how`` with the options of training."""
-        check_flag(self.name, training=training)
+        check_flag(self.name, training=training, checkpoint=checkpoint)
         check_key(self.name, key)
-        return how._replace(training=bool(training), key=key)
+        return how._replace(training=bool(training), key=key, checkpoint=bool(checkpoint))
 
     def _check_input(self, params: Params, u: Array) -> None:
         """Raise SSMError unless ``u`` fits the (checked) parameters."""

@@ -1,6 +1,6 @@
-"""ssmcore on JAX: the same names, with the layers as frozen pytrees.
+"""ssmcore on JAX: the same names, with layers, blocks and networks as frozen pytrees.
 
-JAX is imported with the first layer that is asked for, not with this package.
+JAX is imported with the first module that is asked for, not with this package.
 
 Examples
 --------
@@ -33,16 +33,45 @@ from ssmcore import (
 from ssmcore_jax._backend import JaxBackend
 
 if TYPE_CHECKING:
-    from ssmcore_jax.modules import LRU, LSSL, RGLRU, S4, S4D, S5, S6, Bidirectional, Layer
+    from ssmcore_jax.modules import (
+        GLU,
+        H3,
+        LRU,
+        LSSL,
+        RGLRU,
+        S4,
+        S4D,
+        S5,
+        S6,
+        BatchNorm,
+        Bidirectional,
+        Dropout,
+        Embedding,
+        GatedMLP,
+        Hawk,
+        LanguageModel,
+        Layer,
+        LayerNorm,
+        Linear,
+        LocalAttention,
+        Mamba,
+        Module,
+        Residual,
+        RMSNorm,
+        SequenceClassifier,
+        ShortConvolution,
+        SSMBlock,
+        Stack,
+    )
 else:
 
     def __getattr__(name: str) -> Any:
-        """Import JAX with the first layer; SSMError, with the install hint, without JAX."""
+        """Import JAX with the first module; SSMError, with the install hint, without JAX."""
         import importlib
 
         from ssmcore import backend
 
-        if name not in LAYERS:
+        if name not in MODULES:
             msg = f"module {__name__!r} has no attribute {name!r}"
             raise AttributeError(msg)
         backend.load("jax")
@@ -51,6 +80,8 @@ else:
 
 __all__ = [
     "BACKEND",
+    "GLU",
+    "H3",
     "LRU",
     "LSSL",
     "RGLRU",
@@ -58,10 +89,27 @@ __all__ = [
     "S4D",
     "S5",
     "S6",
+    "BatchNorm",
     "Bidirectional",
+    "Dropout",
+    "Embedding",
+    "GatedMLP",
+    "Hawk",
+    "LanguageModel",
     "Layer",
+    "LayerNorm",
+    "Linear",
+    "LocalAttention",
+    "Mamba",
+    "Module",
     "ParamGroup",
+    "RMSNorm",
+    "Residual",
+    "SSMBlock",
     "SSMError",
+    "SequenceClassifier",
+    "ShortConvolution",
+    "Stack",
     "causal_convolution",
     "diagonal_kernel",
     "diagonal_scan",
@@ -74,7 +122,36 @@ __all__ = [
     "to_numpy",
 ]
 
-LAYERS = ("LRU", "LSSL", "RGLRU", "S4", "S4D", "S5", "S6", "Bidirectional", "Layer")
+MODULES = (
+    "GLU",
+    "H3",
+    "LRU",
+    "LSSL",
+    "RGLRU",
+    "S4",
+    "S4D",
+    "S5",
+    "S6",
+    "BatchNorm",
+    "Bidirectional",
+    "Dropout",
+    "Embedding",
+    "GatedMLP",
+    "Hawk",
+    "LanguageModel",
+    "Layer",
+    "LayerNorm",
+    "Linear",
+    "LocalAttention",
+    "Mamba",
+    "Module",
+    "RMSNorm",
+    "Residual",
+    "SSMBlock",
+    "SequenceClassifier",
+    "ShortConvolution",
+    "Stack",
+)
 
 BACKEND = JaxBackend()
 

@@ -143,6 +143,12 @@ class JaxBackend(Backend):
 
         jax.clear_caches()  # type: ignore[no-untyped-call]
 
+    def checkpoint(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``fn`` through ``jax.checkpoint``."""
+        import jax
+
+        return jax.checkpoint(fn)
+
     def value_and_grad(self, fn: Callable[[Any], Any], tree: Any) -> tuple[Any, Any]:
         """Return ``fn(tree)`` and its gradient by ``jax.value_and_grad``."""
         import jax

@@ -1,6 +1,6 @@
-"""ssmcore on PyTorch: the same names, with the layers as ``torch.nn.Module``.
+"""ssmcore on PyTorch: the same names, with layers, blocks and networks as ``torch.nn.Module``.
 
-torch is imported with the first layer that is asked for, not with this package.
+torch is imported with the first module that is asked for, not with this package.
 
 Examples
 --------
@@ -34,16 +34,45 @@ from ssmcore import (
 from ssmcore_torch._backend import TorchBackend
 
 if TYPE_CHECKING:
-    from ssmcore_torch.modules import LRU, LSSL, RGLRU, S4, S4D, S5, S6, Bidirectional, Layer
+    from ssmcore_torch.modules import (
+        GLU,
+        H3,
+        LRU,
+        LSSL,
+        RGLRU,
+        S4,
+        S4D,
+        S5,
+        S6,
+        BatchNorm,
+        Bidirectional,
+        Dropout,
+        Embedding,
+        GatedMLP,
+        Hawk,
+        LanguageModel,
+        Layer,
+        LayerNorm,
+        Linear,
+        LocalAttention,
+        Mamba,
+        Module,
+        Residual,
+        RMSNorm,
+        SequenceClassifier,
+        ShortConvolution,
+        SSMBlock,
+        Stack,
+    )
 else:
 
     def __getattr__(name: str) -> Any:
-        """Import torch with the first layer; SSMError, with the install hint, without torch."""
+        """Import torch with the first module; SSMError, with the install hint, without torch."""
         import importlib
 
         from ssmcore import backend
 
-        if name not in LAYERS:
+        if name not in MODULES:
             msg = f"module {__name__!r} has no attribute {name!r}"
             raise AttributeError(msg)
         backend.load("torch")
@@ -52,6 +81,8 @@ else:
 
 __all__ = [
     "BACKEND",
+    "GLU",
+    "H3",
     "LRU",
     "LSSL",
     "RGLRU",
@@ -59,10 +90,27 @@ __all__ = [
     "S4D",
     "S5",
     "S6",
+    "BatchNorm",
     "Bidirectional",
+    "Dropout",
+    "Embedding",
+    "GatedMLP",
+    "Hawk",
+    "LanguageModel",
     "Layer",
+    "LayerNorm",
+    "Linear",
+    "LocalAttention",
+    "Mamba",
+    "Module",
     "ParamGroup",
+    "RMSNorm",
+    "Residual",
+    "SSMBlock",
     "SSMError",
+    "SequenceClassifier",
+    "ShortConvolution",
+    "Stack",
     "causal_convolution",
     "diagonal_kernel",
     "diagonal_scan",
@@ -75,7 +123,36 @@ __all__ = [
     "to_numpy",
 ]
 
-LAYERS = ("LRU", "LSSL", "RGLRU", "S4", "S4D", "S5", "S6", "Bidirectional", "Layer")
+MODULES = (
+    "GLU",
+    "H3",
+    "LRU",
+    "LSSL",
+    "RGLRU",
+    "S4",
+    "S4D",
+    "S5",
+    "S6",
+    "BatchNorm",
+    "Bidirectional",
+    "Dropout",
+    "Embedding",
+    "GatedMLP",
+    "Hawk",
+    "LanguageModel",
+    "Layer",
+    "LayerNorm",
+    "Linear",
+    "LocalAttention",
+    "Mamba",
+    "Module",
+    "RMSNorm",
+    "Residual",
+    "SSMBlock",
+    "SequenceClassifier",
+    "ShortConvolution",
+    "Stack",
+)
 
 BACKEND = TorchBackend()
 

@@ -136,6 +136,12 @@ class TorchBackend(Backend):
         """Torch's own, one kernel each."""
         return _elementwise()
 
+    def checkpoint(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``fn`` through ``torch.utils.checkpoint``; nothing in it draws random numbers."""
+        from torch.utils.checkpoint import checkpoint
+
+        return functools.partial(checkpoint, fn, use_reentrant=False, preserve_rng_state=False)
+
     def value_and_grad(self, fn: Callable[[Any], Any], tree: Any) -> tuple[Any, Any]:
         """Return ``fn(tree)`` and its gradient by autograd."""
         import torch

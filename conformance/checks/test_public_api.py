@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import ssmcore
+from ssmcore import blocks, networks
 
 PUBLIC = [
     "LRU",
@@ -38,6 +39,8 @@ PUBLIC = [
 """Every public name. To add one is a decision: add it here, and to the backends' packages."""
 
 FUNCTIONS = [name for name in PUBLIC if inspect.isfunction(getattr(ssmcore, name))]
+SCAFFOLDS = [*blocks.__all__, "LanguageModel", "SequenceClassifier"]
+SCAFFOLDS.remove("Block")
 LAYERS = ["LRU", "LSSL", "RGLRU", "S4", "S4D", "S5", "S6", "Bidirectional", "Layer"]
 SECTIONS = ("Parameters", "Returns", "Raises", "Examples")
 
@@ -86,10 +89,11 @@ def test_docstrings(name: str) -> None:
 
 
 @pytest.mark.parametrize("package", ["ssmcore", "ssmcore_torch", "ssmcore_jax"])
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", [*LAYERS, "Mamba", "LanguageModel"])
 def test_methods_of_layers_have_docstrings(package: str, name: str) -> None:
     _library(package)
-    kind = getattr(importlib.import_module(package), name)
+    places = [importlib.import_module(package), blocks, networks]
+    kind = next(getattr(place, name) for place in places if hasattr(place, name))
     for base in kind.__mro__:
         if not base.__module__.startswith("ssmcore"):
             continue
@@ -117,7 +121,7 @@ def _library(package: str) -> None:
 def test_backend_packages_offer_every_name(package: str) -> None:
     _library(package)
     module = importlib.import_module(package)
-    assert set(module.__all__) == {*PUBLIC, "BACKEND"}
+    assert set(module.__all__) == {*PUBLIC, *SCAFFOLDS, "Module", "BACKEND"}
     assert sorted(module.__all__, key=_rank) == module.__all__
     assert set(dir(module)) >= set(PUBLIC)
     for name in PUBLIC:
@@ -128,11 +132,11 @@ def test_backend_packages_offer_every_name(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", ["ssmcore_torch", "ssmcore_jax"])
-@pytest.mark.parametrize("name", LAYERS[:-1])
+@pytest.mark.parametrize("name", [*LAYERS[:-1], *SCAFFOLDS])
 def test_help_shows_the_options_of_the_layer(package: str, name: str) -> None:
     _library(package)
     own = getattr(importlib.import_module(package), name)
-    core = getattr(ssmcore, name)
+    core = next(getattr(m, name) for m in (ssmcore, blocks, networks) if hasattr(m, name))
     options = list(inspect.signature(own).parameters)
     assert options == [*inspect.signature(core).parameters, "seed", "device", "dtype"]
     assert {"Attributes", "Notes", "Examples"} <= set(_sections(own.__doc__))

@@ -29,6 +29,7 @@ class Block(Module):
         return_state: bool = False,
         training: bool = False,
         key: Any = None,
+        checkpoint: bool = False,
     ) -> Any:
         """Run the module over a sequence.
 
@@ -43,6 +44,8 @@ class Block(Module):
         return_state : also return the state after the last step that is not padding
         training : BatchNorm takes the batch's statistics; also return the new running ones
         key : integer or integer array () or (2,), the randomness of dropout; None drops nothing
+        checkpoint : forget what is inside each block of a stack, and compute it again for the
+            gradient: less memory, more time
 
         Returns
         -------
@@ -55,6 +58,6 @@ class Block(Module):
         """
         params = self._check_params(params)
         how = self._checked_pass(params, u, state, mode, reset, lengths, return_state)
-        how = self._checked_training(how, training, key)
+        how = self._checked_training(how, training, key, checkpoint)
         y, after = self._apply(params, self._hidden(u, how), state, how)
         return self._answer(engine.hide_padding(y, how.valid), after, how)

@@ -148,7 +148,7 @@ class Stack(Block):
     def _apply(
         self, params: Params, u: Array, state: State | None, how: Pass
     ) -> tuple[Array, State | None]:
-        run = Running(self, params, state, how)
+        run = Running(self, params, state, how._replace(checkpoint=False))
         for name in self._parts:
-            u = run(name, u)
+            u = run(name, u, forget=how.checkpoint)
         return u, run.after

@@ -47,11 +47,11 @@ class Network(Module):
         options: dict[str, Any],
     ) -> tuple[Params, Array, Pass]:
         """Return nested parameters, the input with padding on the right, and how the call runs."""
-        training, key = options.pop("training"), options.pop("key")
+        training = [options.pop(name) for name in ("training", "key", "checkpoint")]
         check_padding(self.name, padding, options["lengths"])
         params = self._check_params(params)
         how = self._checked_pass(params, u, state, **options)
-        how = self._checked_training(how, training, key)
+        how = self._checked_training(how, *training)
         if padding == "left":
             axis = -1 if self.tokens else -2
             u = turned(u, self._row_lengths(how), axis)

@@ -137,6 +137,7 @@ class SequenceClassifier(Network):
         return_state: bool = False,
         training: bool = False,
         key: Any = None,
+        checkpoint: bool = False,
     ) -> Any:
         """Run the classifier over sequences.
 
@@ -153,6 +154,8 @@ class SequenceClassifier(Network):
         return_state : also return the state after the last step that is not padding
         training : BatchNorm takes the batch's statistics; also return the new running ones
         key : integer or integer array () or (2,), the randomness of dropout; None drops nothing
+        checkpoint : forget what is inside each block of a stack, and compute it again for the
+            gradient: less memory, more time
 
         Returns
         -------
@@ -171,7 +174,7 @@ class SequenceClassifier(Network):
             )
             raise SSMError(msg)
         options = {"mode": mode, "reset": reset, "lengths": lengths, "return_state": return_state}
-        options |= {"training": training, "key": key}
+        options |= {"training": training, "key": key, "checkpoint": checkpoint}
         params, u, how = self._prepared(params, u, state, padding, options)
         y, after = self._apply(params, u, state, how)
         if self.pooling == "none":

@@ -121,6 +121,7 @@ class LanguageModel(Network):
         return_state: bool = False,
         training: bool = False,
         key: Any = None,
+        checkpoint: bool = False,
     ) -> Any:
         """Run the model over token sequences.
 
@@ -137,6 +138,8 @@ class LanguageModel(Network):
         return_state : also return the state after the last step that is not padding
         training : BatchNorm takes the batch's statistics; also return the new running ones
         key : integer or integer array () or (2,), the randomness of dropout; None drops nothing
+        checkpoint : forget what is inside each block of a stack, and compute it again for the
+            gradient: less memory, more time
 
         Returns
         -------
@@ -150,7 +153,7 @@ class LanguageModel(Network):
         """
         check_choice(self.name, "logits", logits, ("all", "last"))
         options = {"mode": mode, "reset": reset, "lengths": lengths, "return_state": return_state}
-        options |= {"training": training, "key": key}
+        options |= {"training": training, "key": key, "checkpoint": checkpoint}
         params, u, how = self._prepared(params, tokens, state, padding, options)
         x, after = self._features(params, u, state, how)
         if logits == "last":
