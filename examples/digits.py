@@ -17,7 +17,19 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from training import Array, Plan, Record, best, console, cross_entropy, fit, make_trainer, plot
+from training import (
+    Array,
+    Backend,
+    Plan,
+    Record,
+    best,
+    command,
+    console,
+    cross_entropy,
+    fit,
+    make_trainer,
+    plot,
+)
 
 import ssmcore as ssm
 from ssmcore import SSMError
@@ -37,13 +49,6 @@ class Model(StrEnum):
     LRU = "lru"
     S6 = "s6"
     RGLRU = "rglru"
-
-
-class Backend(StrEnum):
-    """The libraries that train."""
-
-    TORCH = "torch"
-    JAX = "jax"
 
 
 def classifier(model: str, width: int, layers: int, dropout: float) -> SequenceClassifier:
@@ -138,6 +143,4 @@ def main(
 
 
 if __name__ == "__main__":
-    from training import command
-
     command(main)

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +36,13 @@ Record = dict[str, float]
 """What is known after a round: train_loss, seconds, and of validation the loss and what not."""
 
 console = Console(highlight=False)
+
+
+class Backend(StrEnum):
+    """The libraries that train."""
+
+    TORCH = "torch"
+    JAX = "jax"
 
 
 class Trainer(Protocol):
