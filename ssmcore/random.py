@@ -30,7 +30,7 @@ Key: TypeAlias = Any
 
 MASK = 0xFFFFFFFF
 FIRST, SECOND = 0x21F0AAAD, 0x735A2D97
-GOLDEN = 0x9E3779B9
+GOLDEN = 0x1E3779B9
 
 
 def check_key(owner: str, key: Key) -> None:
@@ -76,9 +76,8 @@ def fold_in(key: Key, data: Any) -> Key:
     check_key("fold_in data", data)
     like = next((x for x in (key, data) if _is_array(x)), None)
     (k0, k1), (d0, d1) = _words(key, like), _words(data, like)
-    golden = GOLDEN if like is None else arrays.like(like, [GOLDEN], _word(like))
     first = _mix(_low(_mix(k0 ^ d0) + k1))
-    second = _mix(_low(_mix(_low((k1 ^ d1) + golden)) + _mix(first ^ d0)))
+    second = _mix(_low(_mix(_low((k1 ^ d1) + GOLDEN)) + _mix(first ^ d0)))
     if like is None:
         return first, second
     return arrays.namespace(like).concat((first, second))
@@ -111,9 +110,8 @@ def uniform(key: Key, shape: tuple[int, ...], like: Array) -> Array:
 
 
 def bernoulli(key: Key, p: float, shape: tuple[int, ...], like: Array) -> Array:
-    """Return ``shape`` booleans that are True with probability ``p``, to 2^-32."""
-    bound = arrays.like(like, min(round(p * 2**32), MASK), _word(like))
-    return bits(key, shape, like) < bound
+    """Return ``shape`` booleans that are True with probability ``p``, to 2^-24."""
+    return (bits(key, shape, like) >> 8) < round(p * 2**24)
 
 
 def _is_count(x: Any) -> bool:
@@ -147,11 +145,8 @@ def _words(key: Key, like: Array | None) -> tuple[Any, Any]:
 
 
 def _low(x: Any) -> Any:
-    """Return the low 32 bits of a number or of words; uint32 has no others.
-
-    JAX takes no number above 2^31 beside an array.
-    """
-    return x if _is_array(x) and backend.dtype_name(x) == "uint32" else x & MASK
+    """Return the low 32 bits; words of 32 bits have no others (and JAX no such number as MASK)."""
+    return x & MASK if isinstance(x, int) or str(x.dtype).endswith("64") else x
 
 
 def _mix(x: Any) -> Any:

@@ -94,7 +94,7 @@ class Module:
     S6(d_model=8, d_state=16, dt_rank=1, ...)
     """
 
-    TAKES: ClassVar[type[Core]] = Core
+    TAKES: ClassVar[type] = Core
     CLASSES: ClassVar[dict[type[Composed], type[Module]]] = {}
 
     definition: Core

@@ -85,7 +85,7 @@ class Module(torch.nn.Module):
     True
     """
 
-    TAKES: ClassVar[type[Core]] = Core
+    TAKES: ClassVar[type] = Core
     CLASSES: ClassVar[dict[type[Composed], type[Module]]] = {}
 
     definition: Core

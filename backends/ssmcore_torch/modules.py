@@ -62,7 +62,7 @@ class Layer(Module):
     Layer(LRU(d_model=2, d_state=4, r_min=0.0, r_max=1.0, max_phase=6.28))
     """
 
-    TAKES: ClassVar[type[ssmcore.Layer]] = ssmcore.Layer
+    TAKES: ClassVar[type] = ssmcore.Layer
 
     definition: ssmcore.Layer
 

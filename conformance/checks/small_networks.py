@@ -18,9 +18,7 @@ GRIFFIN = networks.griffin(7, 8, 3, heads=2, window=4)
 CLASSIFIER = networks.SequenceClassifier(
     4, 5, blocks.SSMBlock(ssm.S5(8, d_state=8), norm="batch"), n_layers=2
 )
-DROPPING = networks.SequenceClassifier(
-    4, 5, blocks.SSMBlock(ssm.S5(8, d_state=8), norm="batch", dropout=0.25), n_layers=2
-)
+DROPPING = blocks.Stack((blocks.SSMBlock(ssm.LRU(4, d_state=4), norm="batch", dropout=0.25),) * 2)
 NETWORKS: dict[str, Module] = {"mamba": MAMBA, "griffin": GRIFFIN, "classifier": CLASSIFIER}
 
 
