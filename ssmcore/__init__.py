@@ -65,13 +65,16 @@ __all__ = [
 __version__ = "0.1.0"
 
 if _TYPE_CHECKING:
+    from ssmcore import blocks as blocks
     from ssmcore import checkpoints as checkpoints
+    from ssmcore import networks as networks
+    from ssmcore import random as random
     from ssmcore import verify as verify
 else:
 
     def __getattr__(name: str) -> object:
-        """Import ``ssmcore.checkpoints`` and ``ssmcore.verify`` when they are first asked for."""
-        if name not in ("checkpoints", "verify"):
+        """Import a part that few need when it is first asked for."""
+        if name not in ("blocks", "checkpoints", "networks", "random", "verify"):
             msg = f"module {__name__!r} has no attribute {name!r}"
             raise AttributeError(msg)
         return _importlib.import_module(f"{__name__}.{name}")

@@ -53,8 +53,9 @@ class Backend:
     primitive and proof of ssmcore runs on the library. Only ``name``, ``library``, ``install`` and
     ``owns`` must be given, ``xp`` where array-api-compat does not know the library, and
     ``to_numpy`` where ``numpy.asarray`` does not take its arrays; ``primitives`` lists native
-    replacements of the reference primitives; ``ledger`` is a file of known failures for the
-    conformance suite.
+    replacements of the reference primitives, ``elementwise`` those of scalar functions; ``word`` is
+    the integer dtype whose arithmetic random bits use; ``ledger`` is a file of known failures for
+    the conformance suite.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Backend:
     install: str
     test_only = False
     gradients = False
+    word = "uint32"
     ledger: Path | None = None
 
     @property
@@ -88,6 +90,10 @@ class Backend:
 
     def primitives(self) -> Mapping[str, Callable[..., Any]]:
         """Native implementations by primitive name; what is missing runs as the reference."""
+        return {}
+
+    def elementwise(self) -> Mapping[str, Callable[[Array], Array]]:
+        """Native scalar functions by the names of ``ssmcore.blocks.activations``."""
         return {}
 
     def from_numpy(self, x: np.ndarray[Any, Any], device: Any = None) -> Array:

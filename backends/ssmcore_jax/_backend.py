@@ -45,6 +45,18 @@ def _compiled() -> Mapping[str, Callable[..., Any]]:
     return {name: compiled(name) for name in REFERENCES}
 
 
+@functools.cache
+def _elementwise() -> Mapping[str, Callable[[Any], Any]]:
+    import jax
+
+    return {
+        "sigmoid": jax.nn.sigmoid,
+        "silu": jax.nn.silu,
+        "gelu": functools.partial(jax.nn.gelu, approximate=False),
+        "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    }
+
+
 class JaxBackend(Backend):
     """JAX: jit, grad, vmap; 64-bit types only when switched on; imported on first use only."""
 
@@ -71,6 +83,10 @@ class JaxBackend(Backend):
     def primitives(self) -> Mapping[str, Callable[..., Any]]:
         """Scans of JAX's own and the references, each compiled by ``jax.jit`` as a whole."""
         return _compiled()
+
+    def elementwise(self) -> Mapping[str, Callable[[Any], Any]]:
+        """Those of ``jax.nn``."""
+        return _elementwise()
 
     def from_numpy(self, x: np.ndarray[Any, Any], device: Any = None) -> Any:
         """Return a JAX array with a copy of ``x``."""

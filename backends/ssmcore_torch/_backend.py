@@ -33,6 +33,18 @@ def _native() -> Mapping[str, Callable[..., Any]]:
     }
 
 
+@functools.cache
+def _elementwise() -> Mapping[str, Callable[[Any], Any]]:
+    from torch.nn import functional
+
+    return {
+        "sigmoid": functional.sigmoid,
+        "silu": functional.silu,
+        "gelu": functional.gelu,
+        "gelu_tanh": functools.partial(functional.gelu, approximate="tanh"),
+    }
+
+
 class TorchBackend(Backend):
     """PyTorch: CPU and CUDA, float64, autograd; imported on first use only."""
 
@@ -40,6 +52,7 @@ class TorchBackend(Backend):
     library = "torch"
     install = 'pip install "ssmcore[torch]"'
     gradients = True
+    word = "int64"  # uint32 is there but cannot be multiplied
 
     @property
     def xp(self) -> Namespace:
@@ -121,6 +134,10 @@ class TorchBackend(Backend):
         if x.is_cuda:
             torch.cuda.synchronize(x.device)
         return x
+
+    def elementwise(self) -> Mapping[str, Callable[[Any], Any]]:
+        """Torch's own, one kernel each."""
+        return _elementwise()
 
     def value_and_grad(self, fn: Callable[[Any], Any], tree: Any) -> tuple[Any, Any]:
         """Return ``fn(tree)`` and its gradient by autograd."""

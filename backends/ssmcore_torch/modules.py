@@ -10,8 +10,8 @@ import torch
 
 import ssmcore
 from ssmcore import ParamGroup, SSMError, backend
+from ssmcore._options import checked_arguments
 from ssmcore.layers._modules import check_layer, constructor_doc, constructor_signature
-from ssmcore.layers._options import checked_arguments
 from ssmcore.systems import System
 from ssmcore.typing import Params, State
 

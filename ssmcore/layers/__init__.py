@@ -1,6 +1,6 @@
 """The layers: one model a file, its paper cited at the top."""
 
-from ssmcore.layers._options import ParamGroup
+from ssmcore._options import ParamGroup
 from ssmcore.layers.base import Layer
 from ssmcore.layers.bidirectional import Bidirectional
 from ssmcore.layers.lru import LRU

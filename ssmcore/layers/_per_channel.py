@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ssmcore import arrays
+from ssmcore._options import ParamGroup, check_count, check_positive, hyperparameters
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.initialization import log_uniform_timescale
 from ssmcore.layers._continuous import (
@@ -17,7 +18,6 @@ from ssmcore.layers._continuous import (
     complex_normal,
     tiled,
 )
-from ssmcore.layers._options import ParamGroup, check_count, check_positive, hyperparameters
 from ssmcore.layers._transforms import TRANSFORMS, inverse, transform
 from ssmcore.layers.base import Layer
 from ssmcore.typing import Array, Params

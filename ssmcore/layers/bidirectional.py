@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ssmcore import arrays, engine
+from ssmcore._checks import Place
+from ssmcore._options import ParamGroup, hyperparameters
+from ssmcore.composition import Pass
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.layers._continuous import check_flag
-from ssmcore.layers._options import ParamGroup, hyperparameters
 from ssmcore.layers.base import Layer
 from ssmcore.systems import System
 from ssmcore.typing import Array, Params, State
@@ -149,7 +151,7 @@ class Bidirectional(Layer):
     def _check_mode(self, mode: str, reset: Array | None) -> None:
         self.layer._check_mode(mode, reset)
 
-    def _check_state(self, state: State | None, first: Array, batch: tuple[int, ...]) -> None:
+    def _check_state(self, state: State | None, place: Place, batch: tuple[int, ...]) -> None:
         if state is not None:
             msg = (
                 f"{self.name}: the backward pass needs the whole sequence, so no state can be given"
@@ -176,9 +178,10 @@ class Bidirectional(Layer):
         ahead, back = self._ways(params)
         if reset is not None and lengths is not None:
             reset = reset & engine.valid_steps(lengths, u)
-        y = self.layer(ahead, u, mode=mode, reset=reset, lengths=lengths)
-        starts = _turned_reset(reset, u, lengths)
-        z = self.layer(back, _turn(u, lengths), mode=mode, reset=starts, lengths=lengths)
+        how = Pass(mode, reset, lengths)
+        y, _ = self.layer._apply(ahead, u, None, how)
+        how = Pass(mode, _turned_reset(reset, u, lengths), lengths)
+        z, _ = self.layer._apply(back, _turn(u, lengths), None, how)
         z = _turn(z, lengths)
         if self.skip_current:
             z = _drop_current(z, reset)

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from ssmcore import arrays
-from ssmcore.errors import SSMError
-from ssmcore.initialization import ring
-from ssmcore.layers._options import (
+from ssmcore._options import (
     ParamGroup,
     check_count,
     check_number,
     check_positive,
     hyperparameters,
 )
+from ssmcore.errors import SSMError
+from ssmcore.initialization import ring
 from ssmcore.layers.base import Layer
 from ssmcore.systems import DiagonalSystem
 from ssmcore.typing import Array, Params

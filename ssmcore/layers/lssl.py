@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ssmcore import arrays
+from ssmcore._options import ParamGroup, check_count, check_number, hyperparameters
 from ssmcore.discretization import discretize_dense
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.initialization import hippo, log_uniform_timescale
 from ssmcore.initialization.hippo import DENSE, REAL_PART
 from ssmcore.layers._continuous import check_flag, check_steps, tiled
-from ssmcore.layers._options import ParamGroup, check_count, check_number, hyperparameters
 from ssmcore.layers._spectrum import dense_eigenvalues
 from ssmcore.layers.base import Layer
 from ssmcore.systems import DenseSystem

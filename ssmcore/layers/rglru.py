@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 
 from ssmcore import arrays, backend, engine
-from ssmcore.errors import SSMError, check_choice
-from ssmcore.initialization import rglru_a_param
-from ssmcore.initialization.ring import A_INITIALIZATIONS
-from ssmcore.layers._continuous import check_flag
-from ssmcore.layers._options import (
+from ssmcore._checks import Place
+from ssmcore._options import (
     ParamGroup,
     check_count,
     check_number,
     check_positive,
-    checked_arguments,
     hyperparameters,
 )
+from ssmcore.errors import SSMError, check_choice
+from ssmcore.initialization import rglru_a_param
+from ssmcore.initialization.ring import A_INITIALIZATIONS
+from ssmcore.layers._continuous import check_flag
 from ssmcore.layers.base import Layer
 from ssmcore.time_varying import TimeVaryingSystem
 from ssmcore.typing import Array, Params, State
@@ -123,10 +123,8 @@ class RGLRU(Layer):
         """Return {"h": (H,), "fresh": ()}; fresh is 1 before the first step and 0 after."""
         return {"h": (self.d_model,), "fresh": ()}
 
-    @checked_arguments
-    def initial_state(self, params: Params, batch_shape: tuple[int, ...] = ()) -> State:
-        """Return the state of sequences that have not begun: h zero, fresh one."""
-        state = super().initial_state(params, batch_shape)
+    def _initial(self, place: Place, batch: tuple[int, ...]) -> State:
+        state = super()._initial(place, batch)
         return {**state, "fresh": state["fresh"] + 1.0}
 
     def _draw(self, rng: np.random.Generator) -> Params:
@@ -212,8 +210,8 @@ class RGLRU(Layer):
         """
         self.system(params, u)  # for its checks
         assert u is not None
-        u, _ = self._prepared(params, u, None)
-        return self._system(self._check_params(params), u, None).a[..., 0]
+        params = self._check_params(params)
+        return self._system(params, self._widened(params, u), None).a[..., 0]
 
 
 def _root(x: Array, cap: float | None) -> Array:

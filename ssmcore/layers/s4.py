@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ssmcore import arrays
+from ssmcore._options import check_count, hyperparameters
 from ssmcore.initialization import NPLR, low_rank_correction, nplr, s4d_eigenvalues
 from ssmcore.layers._continuous import check_copies
-from ssmcore.layers._options import check_count, hyperparameters
 from ssmcore.layers._per_channel import PerChannel
 from ssmcore.layers._spectrum import dense_eigenvalues
 from ssmcore.systems import DPLRSystem

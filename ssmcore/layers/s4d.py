@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ssmcore import arrays, backend, modes
+from ssmcore._options import check_number, check_positive, hyperparameters
 from ssmcore.discretization import apply_method
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.initialization import nplr, s4d_eigenvalues, s4d_input_vector
 from ssmcore.layers._continuous import check_copies, check_flag
-from ssmcore.layers._options import check_number, check_positive, hyperparameters
 from ssmcore.layers._per_channel import PerChannel
 from ssmcore.layers._transforms import transform
 from ssmcore.systems import DiagonalSystem

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ssmcore import arrays
+from ssmcore._options import ParamGroup, check_count, hyperparameters
 from ssmcore.discretization import apply_method
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.initialization import (
@@ -20,7 +21,6 @@ from ssmcore.initialization import (
     s5_output_matrix,
 )
 from ssmcore.layers._continuous import check_flag, check_steps
-from ssmcore.layers._options import ParamGroup, check_count, hyperparameters
 from ssmcore.layers.base import Layer
 from ssmcore.systems import DiagonalSystem
 from ssmcore.typing import Array, Params

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from ssmcore import arrays
+from ssmcore._options import ParamGroup, check_count, check_positive, hyperparameters
 from ssmcore.errors import check_choice
 from ssmcore.initialization import softplus_bias
 from ssmcore.layers._continuous import check_steps
-from ssmcore.layers._options import ParamGroup, check_count, check_positive, hyperparameters
 from ssmcore.layers.base import Layer
 from ssmcore.time_varying import SelectiveSystem
 from ssmcore.typing import Array, Params

@@ -77,8 +77,13 @@ def check_shape(owner: str, name: str, x: Array, expected: str, ok: bool) -> Non
         raise SSMError(msg)
 
 
-def check_reset(owner: str, reset: Array | None, u: Array) -> None:
-    """Raise SSMError unless ``reset`` is boolean, of u's library, and broadcasts to (..., L)."""
+def check_reset(
+    owner: str, reset: Array | None, u: Array, shape: tuple[int, ...] | None = None
+) -> None:
+    """Raise SSMError unless ``reset`` is boolean, of u's library, and broadcasts to (..., L).
+
+    That is ``shape``, or without it u's but the last axis.
+    """
     if reset is None:
         return
     check_array(owner, "reset", reset)
@@ -86,7 +91,7 @@ def check_reset(owner: str, reset: Array | None, u: Array) -> None:
     if reset.dtype != xp.bool:
         msg = f"{owner}: reset has dtype {backend.dtype_name(reset)}; expected bool"
         raise SSMError(msg)
-    target = tuple(u.shape[:-1])
+    target = tuple(u.shape[:-1]) if shape is None else shape
     ok = reset.ndim >= 1 and reset.shape[-1] == target[-1] and _broadcasts(reset.shape, target)
     check_shape(owner, "reset", reset, f"(..., L) = {target}", ok)
 
