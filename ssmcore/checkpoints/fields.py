@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from ssmcore.errors import SSMError, nearest
 
 __all__ = ["HARMLESS", "Fields"]
 
-HARMLESS = frozenset(
-    """_name_or_path architectures auto_map bos_token_id chunk_size_feed_forward dtype eos_token_id
+_OF_TRANSFORMERS = """
+    _name_or_path architectures auto_map bos_token_id chunk_size_feed_forward dtype eos_token_id
     finetuning_task id2label is_decoder is_encoder_decoder label2id model_type output_attentions
     output_hidden_states output_past pad_token_id problem_type return_dict sep_token_id
     task_specific_params tokenizer_class torch_dtype torchscript transformers_version use_cache
@@ -20,8 +20,9 @@ HARMLESS = frozenset(
     forced_eos_token_id length_penalty max_length min_length no_repeat_ngram_size num_beam_groups
     num_beams num_return_sequences output_scores prefix remove_invalid_values repetition_penalty
     return_dict_in_generate suppress_tokens temperature tf_legacy_loss top_k top_p typical_p
-    use_bfloat16 _attn_implementation attn_implementation _commit_hash""".split()
-)
+    use_bfloat16 _attn_implementation attn_implementation _commit_hash
+"""
+HARMLESS = frozenset(_OF_TRANSFORMERS.split())
 """Fields of transformers that leave the logits alone."""
 
 REQUIRED = object()
@@ -41,9 +42,7 @@ class Fields:
     ssmcore.errors.SSMError: config.json: unknown field 'hidden_sise' (5); ...
     """
 
-    def __init__(
-        self, where: str, config: Mapping[str, Any], harmless: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, where: str, config: Mapping[str, Any], harmless: Iterable[str] = ()) -> None:
         self.where, self.config = where, config
         self.known = set(HARMLESS) | set(harmless)
 
@@ -55,10 +54,10 @@ class Fields:
             raise SSMError(msg)
         return value
 
-    def refuse(self, name: str, expected: str) -> SSMError:
-        """Return the error of a field whose value cannot be."""
-        value = self.config.get(name)
-        return SSMError(f"{self.where}: {name} is {value!r:.80}; expected {expected}")
+    def refuse(self, name: str, expected: str) -> NoReturn:
+        """Raise the SSMError of a field whose value cannot be."""
+        msg = f"{self.where}: {name} is {self.config.get(name)!r:.80}; expected {expected}"
+        raise SSMError(msg)
 
     def whole(self, name: str, default: Any = REQUIRED, *, least: int = 1) -> int:
         """Return a whole number."""
@@ -66,7 +65,7 @@ class Fields:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise self.refuse(name, f"a whole number of at least {least}")
+            self.refuse(name, f"a whole number of at least {least}")
         return value
 
     def number(self, name: str, default: Any = REQUIRED) -> float:
@@ -74,14 +73,14 @@ class Fields:
         value = self._get(name, default)
         good = isinstance(value, int | float) and not isinstance(value, bool)
         if not good or not 0 < value < math.inf:
-            raise self.refuse(name, "a number above 0")
+            self.refuse(name, "a number above 0")
         return value  # type: ignore[no-any-return]
 
     def flag(self, name: str, default: Any = REQUIRED) -> bool:
         """Return True or False."""
         value = self._get(name, default)
         if not isinstance(value, bool):
-            raise self.refuse(name, "true or false")
+            self.refuse(name, "true or false")
         return value
 
     def choice(self, name: str, default: Any, choices: Mapping[str, Any]) -> Any:
@@ -89,19 +88,19 @@ class Fields:
         value = self._get(name, default)
         if not isinstance(value, str) or value not in choices:
             hint = nearest(value, choices) if isinstance(value, str) else ""
-            raise self.refuse(name, f"one of {', '.join(choices)}{hint}")
+            self.refuse(name, f"one of {', '.join(choices)}{hint}")
         return choices[value]
 
     def fixed(self, name: str, *accepted: Any) -> None:
         """Check a field that may be left out, or have one of the values ``accepted``."""
         if self._get(name, accepted[0]) not in accepted:
-            raise self.refuse(name, " or ".join(map(repr, accepted)))
+            self.refuse(name, " or ".join(map(repr, accepted)))
 
     def inner(self, name: str) -> Fields:
         """Return the fields of an object inside, empty where there is none."""
         value = self._get(name, None)
         if value is not None and not isinstance(value, Mapping):
-            raise self.refuse(name, "an object {...}")
+            self.refuse(name, "an object {...}")
         return Fields(f"{self.where}: {name}", value or {})
 
     def finish(self) -> None:

@@ -16,7 +16,17 @@ from ssmcore.arrays import is_tree, leaves, nest
 from ssmcore.errors import SSMError
 from ssmcore.typing import Params
 
-__all__ = ["FORMAT", "VERSION", "flatten", "load", "path_name", "save", "stored_config", "unflatten"]
+__all__ = [
+    "FORMAT",
+    "VERSION",
+    "flatten",
+    "load",
+    "metadata_of",
+    "path_name",
+    "save",
+    "stored_config",
+    "unflatten",
+]
 
 FORMAT = "ssmcore"
 VERSION = 1
@@ -131,6 +141,13 @@ def save(path: str | os.PathLike[str], layer_config: Mapping[str, Any], params: 
     ({'model': 'S5', 'd_model': 2}, {'D': array([1., 1.])})
     """
     file = path_name("save", path)
+    metadata = metadata_of(layer_config)
+    arrays = {name: _host(name, value) for name, value in flatten(params).items()}
+    replace(file, serialize(arrays, metadata=metadata))
+
+
+def metadata_of(layer_config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the metadata of a file of ours; SSMError for a configuration that is not JSON."""
     _check_mapping("save: layer_config", layer_config)
     header = {"format": FORMAT, "version": VERSION, "config": dict(layer_config)}
     try:
@@ -143,8 +160,7 @@ def save(path: str | os.PathLike[str], layer_config: Mapping[str, Any], params: 
             f"save: layer_config {dict(layer_config)!r} does not survive JSON; use lists, str keys"
         )
         raise SSMError(msg)
-    arrays = {name: _host(name, value) for name, value in flatten(params).items()}
-    replace(file, serialize(arrays, metadata={_KEY: text}))
+    return {_KEY: text}
 
 
 def path_name(owner: str, path: object) -> str:

@@ -18,7 +18,18 @@ from ssmcore.errors import SSMError, nearest
 from ssmcore.module import Module
 from ssmcore.networks import LanguageModel
 
-__all__ = ["CONFIG", "INDEX", "LAYOUTS", "TAPS", "WEIGHTS", "Found", "Layout", "open_folder"]
+__all__ = [
+    "CONFIG",
+    "INDEX",
+    "LAYOUTS",
+    "TAPS",
+    "WEIGHTS",
+    "Found",
+    "Layout",
+    "kind_of",
+    "open_folder",
+    "read_json",
+]
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
@@ -94,7 +105,9 @@ def open_folder(path: Path) -> Found:
         return _foreign(config_file, read_json(config_file))
     if (path / WEIGHTS).is_file():
         return _own(path / WEIGHTS)
-    msg = f"{str(path)!r} has no {CONFIG} and no {WEIGHTS} of ssmcore's own; it has {_listing(path)}"
+    msg = (
+        f"{str(path)!r} has no {CONFIG} and no {WEIGHTS} of ssmcore's own; it has {_listing(path)}"
+    )
     raise SSMError(msg)
 
 
@@ -128,7 +141,7 @@ def _own(file: Path) -> Found:
 
 def _foreign(file: Path, config: dict[str, Any]) -> Found:
     where = repr(str(file))
-    layout = LAYOUTS[_kind(where, config)]
+    layout = LAYOUTS[kind_of(where, config)]
     tensors = _tensors(file.parent)
     _check_layers(where, config, len(tensors))
     model = _named(where, lambda: layout.read(where, config))
@@ -138,7 +151,7 @@ def _foreign(file: Path, config: dict[str, Any]) -> Found:
     return Found(where, model, tensors, places, copies, own=False)
 
 
-def _kind(where: str, config: Mapping[str, Any]) -> str:
+def kind_of(where: str, config: Mapping[str, Any]) -> str:
     """Return which layout a configuration belongs to."""
     kind = config.get("model_type")
     if kind is None and {"d_model", "n_layer"} <= set(config):
@@ -221,7 +234,9 @@ def _sharded(folder: Path) -> dict[str, Stored]:
         raise SSMError(msg)
     for name, shard in shards.items():
         if not isinstance(shard, str) or not _plain(shard):
-            msg = f"{where}: {name} is in {shard!r:.80}; expected a .safetensors file of this folder"
+            msg = (
+                f"{where}: {name} is in {shard!r:.80}; expected a .safetensors file of this folder"
+            )
             raise SSMError(msg)
         if not (folder / shard).is_file():
             msg = f"{str(folder / shard)!r} is missing; {where} has {name} in it: copy it again"
@@ -247,5 +262,3 @@ def _sharded(folder: Path) -> dict[str, Stored]:
 def _plain(name: str) -> bool:
     """Whether ``name`` is that of a safetensors file in the folder itself."""
     return name.endswith(".safetensors") and not set(name) & set("/\\:\0")
-
-

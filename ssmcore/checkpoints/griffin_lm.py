@@ -68,7 +68,7 @@ def from_transformers(where: str, config: Mapping[str, Any]) -> LanguageModel:
     heads = fields.whole("num_attention_heads", 10)
     width = _or_none(fields, "lru_width", H)
     if width % heads:
-        raise fields.refuse("lru_width", f"a multiple of num_attention_heads = {heads}")
+        fields.refuse("lru_width", f"a multiple of num_attention_heads = {heads}")
     taps, attention = fields.whole("conv1d_width", 4), _attention(fields, H, heads)
     mixers: dict[str, Callable[[], Module]] = {
         "recurrent": lambda: Hawk(
@@ -137,7 +137,7 @@ def _pattern(fields: Fields) -> tuple[str, ...]:
     fields.known.add("block_types")
     fields.fixed("_block_types", None, kinds)
     if not isinstance(kinds, list | tuple) or not kinds:
-        raise fields.refuse("block_types", 'a list of "recurrent" and "attention"')
+        fields.refuse("block_types", 'a list of "recurrent" and "attention"')
     for kind in kinds:
         check_choice(fields.where, "one of block_types", kind, _KINDS)
     return tuple(kinds)
@@ -149,7 +149,7 @@ def to_transformers(model: LanguageModel) -> dict[str, Any]:
     hawk = next((b.mixer for b in blocks if isinstance(b.mixer, Hawk)), None)
     attention = next((b.mixer for b in blocks if isinstance(b.mixer, LocalAttention)), None)
     H, mlp = model.d_model, blocks[0].mlp
-    heads = hawk.heads if attention is None else attention.heads
+    heads = blocks[0].mixer.heads
     activation = next(k for k, v in ACTIVATIONS.items() if v == mlp.activation)
     if attention is None:
         attention = LocalAttention(H, heads, 2048, head_dim=H // heads, rotary=0.0)
