@@ -164,9 +164,10 @@ def metadata_of(layer_config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def path_name(owner: str, path: object) -> str:
+    """Return ``path`` as text; SSMError where it is no path."""
     name = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(name, str):
-        msg = f"{owner}: path is {type(path).__name__} {path!r:.50}; expected the path of a file"
+        msg = f"{owner}: path is {type(path).__name__} {path!r:.50}; expected a path"
         raise SSMError(msg)
     return name
 

@@ -39,9 +39,13 @@ NAMES = {
 """Names here to names there; N is the number of the layer."""
 
 _HARMLESS = (
-    "initializer_range residual_in_fp32 fused_add_norm pad_vocab_size_multiple use_mambapy "
-    "use_associative_scan"
-).split()
+    "initializer_range",
+    "residual_in_fp32",
+    "fused_add_norm",
+    "pad_vocab_size_multiple",
+    "use_mambapy",
+    "use_associative_scan",
+)
 
 
 def from_transformers(where: str, config: Mapping[str, Any]) -> LanguageModel:

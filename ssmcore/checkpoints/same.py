@@ -12,12 +12,14 @@ from ssmcore.module import Module
 
 __all__ = ["difference"]
 
-INITIAL = frozenset(
-    """a_initialization dt_init_floor dt_init_scale dt_initialization dt_max dt_min embedding_std
-    gain gradient_cap initialization max_rad min_rad output_gain std dropout""".split()
-)
+_INITIAL = """
+    a_initialization dt_init_floor dt_init_scale dt_initialization dt_max dt_min embedding_std
+    gain gradient_cap initialization max_rad min_rad output_gain std dropout
+"""
+INITIAL = frozenset(_INITIAL.split())
 """Hyper-parameters of initial weights and of training alone."""
-RESOLVED = frozenset("block blocks d_out d_rnn dt_rank expand head_dim mlp_norm norm".split())
+_RESOLVED = "block blocks d_out d_rnn dt_rank expand head_dim mlp_norm norm"
+RESOLVED = frozenset(_RESOLVED.split())
 """Those that shapes or parts say."""
 
 

@@ -87,13 +87,11 @@ def save_pretrained(
     if dtype is not None:
         check_choice("save_pretrained", "dtype", dtype, FLOATS.values())
     target = Path(path_name("save_pretrained", path))
-    if not isinstance(model, Module):
-        msg = f"save_pretrained: model is {model!r:.80}; expected a layer, block or network"
-        raise SSMError(msg)
+    own = module_config(model)
     flat = dict(leaves(model._check_params(params)))
     dtypes = {name: _dtype(name, x, model, dtype) for name, x in flat.items()}
     if layout == "ssmcore":
-        metadata = metadata_of(module_config(model))
+        metadata = metadata_of(own)
         target = target if target.suffix == ".safetensors" else _folder(target) / WEIGHTS
         if target.name == WEIGHTS:
             _check_place(target.parent, None, model, overwrite)
