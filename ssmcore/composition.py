@@ -124,9 +124,11 @@ class Composed(ABC):
 
     def _initial(self, place: Place, batch: tuple[int, ...]) -> State:
         """Return the state of sequences that have not begun."""
-        if self._parts:
-            return {n: self._parts[n]._initial(place, batch) for n in self.state_shapes()}
-        return {n: place.zeros((*batch, *shape)) for n, shape in self.state_shapes().items()}
+        state: State = {}
+        for name, shape in self.state_shapes().items():
+            part = self._parts.get(name)
+            state[name] = part._initial(place, batch) if part else place.zeros((*batch, *shape))
+        return state
 
     @abstractmethod
     def _apply(

@@ -51,7 +51,7 @@ def run(
     """
     xp = arrays.namespace(u)
     if u.shape[-2] == 0:
-        return xp.zeros_like(u), (x if return_state else None)
+        return xp.zeros_like(u), (xp.astype(x, x.dtype, copy=True) if return_state else None)
     valid = valid_steps(lengths, u)
     u = hide_padding(u, valid)
     if valid is not None:

@@ -15,7 +15,7 @@ from ssmcore._arguments import check_count, check_flag, check_number, check_posi
 from ssmcore._options import hyperparameters
 from ssmcore.blocks.base import Block
 from ssmcore.blocks.linear import Linear
-from ssmcore.blocks.rotary import carried, latest_start, steps_since_start, turned
+from ssmcore.blocks.rotary import UNIT, carried, latest_start, steps_since_start, turned
 from ssmcore.composition import Composed, Pass, Running
 from ssmcore.errors import SSMError
 from ssmcore.typing import Array, Params, State
@@ -211,7 +211,7 @@ class LocalAttention(Block):
             return Keys(none, none, document)
         k, v, position = state["keys"], state["values"], state["position"]
         xp = arrays.namespace(k)
-        begun = 1024.0 * position[..., 0:1] + position[..., 1:2]
+        begun = UNIT * position[..., 0:1] + position[..., 1:2]
         age = count - arrays.arange(k, count, k.dtype)
         one = xp.ones(count, dtype=xp.int32, device=arrays.device(k))
         document = xp.where((age <= begun) & (age < self.window), 0 * one, -one)
@@ -232,7 +232,9 @@ class LocalAttention(Block):
         joined = {name: xp.concat(pair, axis=-3) for name, pair in pasts.items()}
         a, b = state["position"][..., 0], state["position"][..., 1]
         if how.lengths is None:
-            kept = {name: x[..., L:, :, :] for name, x in joined.items()}
+            kept = {
+                name: xp.astype(x[..., L:, :, :], x.dtype, copy=L > 1) for name, x in joined.items()
+            }
             end = xp.zeros_like(b) + L
         else:
             at = how.lengths[..., None] + arrays.arange(k, P, how.lengths.dtype)
@@ -242,6 +244,9 @@ class LocalAttention(Block):
         if start is not None and L:
             last = xp.astype(start[..., -1], b.dtype)
             a, b = xp.where(last < 0, a, xp.zeros_like(a)), xp.where(last < 0, b, end - last)
+            age = P - arrays.arange(k, P, k.dtype)
+            own = (age <= (UNIT * a + b)[..., None])[..., None, None]
+            kept = {name: xp.where(own, x, xp.zeros_like(x)) for name, x in kept.items()}
         return {**kept, "position": xp.stack(carried(a, b), axis=-1)}
 
 

@@ -92,7 +92,7 @@ class ShortConvolution(Block):
         if how.lengths is not None and how.return_state:
             last = self._last_valid(x, before, how.lengths, how.reset)
         y = xp.astype(activate(self.activation, y), u.dtype, copy=False)
-        return y, ({"inputs": last} if how.return_state else None)
+        return y, ({"inputs": compact(last, x)} if how.return_state else None)
 
     def _last_valid(
         self, x: Array, before: Array | None, lengths: Array, reset: Array | None
@@ -107,6 +107,12 @@ class ShortConvolution(Block):
             return last
         starts = _past(xp.astype(reset, x.dtype)[..., None], None, self.taps)[..., 0]
         return _since_reset(last, xp.take_along_axis(starts, at, axis=-1))
+
+
+def compact(last: Array, x: Array) -> Array:
+    """Return the end ``last`` of a joined array, not holding on to a much longer ``x``."""
+    long = x.shape[-2] > last.shape[-2] + 1
+    return arrays.namespace(x).astype(last, last.dtype, copy=True) if long else last
 
 
 def _past(x: Array, before: Array | None, taps: int) -> Array:

@@ -35,7 +35,7 @@ class Dropout(Block):
     >>> import numpy as np
     >>> from ssmcore.blocks import Dropout
     >>> Dropout(4, 0.5)({}, np.ones((1, 4)), key=1)
-    array([[2., 2., 0., 0.]])
+    array([[0., 2., 2., 0.]])
     """
 
     d_model: int

@@ -12,7 +12,7 @@ import math
 from ssmcore import arrays
 from ssmcore.typing import Array
 
-__all__ = ["carried", "latest_start", "steps_since_start", "turned"]
+__all__ = ["UNIT", "carried", "latest_start", "steps_since_start", "turned"]
 
 UNIT = 1024
 
