@@ -14,6 +14,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +137,10 @@ class Backend:
             carry, y = step(carry, {name: x[t, ...] for name, x in inputs.items()})
             outputs.append(y)
         return carry, self.xp.stack(outputs, axis=0)
+
+    def without_gradients(self) -> AbstractContextManager[Any]:
+        """Return a context in which nothing is recorded for derivatives."""
+        return nullcontext()
 
     def compile(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Return ``fn`` compiled by the library where that is the way it is used."""

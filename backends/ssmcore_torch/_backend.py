@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import array_api_compat
@@ -122,6 +123,12 @@ class TorchBackend(Backend):
     def primitives(self) -> Mapping[str, Callable[..., Any]]:
         """Numba's kernels on the CPU, where numba is installed."""
         return _native()
+
+    def without_gradients(self) -> AbstractContextManager[Any]:
+        """Return ``torch.no_grad()``."""
+        import torch
+
+        return torch.no_grad()
 
     def stop_gradient(self, x: Any) -> Any:
         """Return ``x.detach()``."""

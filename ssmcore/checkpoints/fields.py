@@ -68,11 +68,11 @@ class Fields:
             self.refuse(name, f"a whole number of at least {least}")
         return value
 
-    def number(self, name: str, default: Any = REQUIRED) -> float:
-        """Return a finite number above 0."""
+    def number(self, name: str, default: Any = REQUIRED, *, zero: bool = False) -> float:
+        """Return a finite number above 0, or also 0."""
         value = self._get(name, default)
         good = isinstance(value, int | float) and not isinstance(value, bool)
-        if not good or not 0 < value < math.inf:
+        if not good or not 0 <= value < math.inf or (value == 0 and not zero):
             self.refuse(name, "a number above 0")
         return value  # type: ignore[no-any-return]
 

@@ -117,10 +117,13 @@ def _attention(fields: Fields, H: int, heads: int) -> dict[str, Any]:
         rope = fields.inner("rope_scaling")
     fields.fixed("rope_scaling", None, fields.config.get("rope_scaling"))
     theta = fields.number("rope_theta", 10000.0)
-    factor = fields.number("partial_rotary_factor", 0.5)
+    factor = fields.number("partial_rotary_factor", 0.5, zero=True)
     rope.choice("type", "default", {"default": None})
     rope.choice("rope_type", "default", {"default": None})
-    base, share = rope.number("rope_theta", theta), rope.number("partial_rotary_factor", factor)
+    base, share = (
+        rope.number("rope_theta", theta),
+        rope.number("partial_rotary_factor", factor, zero=True),
+    )
     rope.finish()
     return {
         "window": fields.whole("attention_window_size", 2048),
@@ -151,8 +154,6 @@ def to_transformers(model: LanguageModel) -> dict[str, Any]:
     H, mlp = model.d_model, blocks[0].mlp
     heads = blocks[0].mixer.heads
     activation = next(k for k, v in ACTIVATIONS.items() if v == mlp.activation)
-    if attention is None:
-        attention = LocalAttention(H, heads, 2048, head_dim=H // heads, rotary=0.0)
     if model.soft_cap is None:
         msg = "soft_cap is None; transformers' recurrent_gemma always caps: expected a number"
         raise SSMError(msg)
@@ -164,6 +165,19 @@ def to_transformers(model: LanguageModel) -> dict[str, Any]:
         "intermediate_size": 2 * mlp.d_hidden,
         "num_hidden_layers": model.n_layers,
         "num_attention_heads": heads,
+        **({} if attention is None else _of_attention(attention)),
+        **({} if hawk is None else {"lru_width": hawk.d_inner, "conv1d_width": hawk.d_conv}),
+        "hidden_activation": activation,
+        "rms_norm_eps": blocks[0].parts()["norm"].eps,
+        "logits_soft_cap": model.soft_cap,
+        "block_types": ["recurrent" if isinstance(b.mixer, Hawk) else "attention" for b in blocks],
+        "tie_word_embeddings": model.tied,
+        "final_w_init_variance_scale": mlp.gain,
+    }
+
+
+def _of_attention(attention: LocalAttention) -> dict[str, Any]:
+    return {
         "num_key_value_heads": attention.kv_heads,
         "head_dim": attention.width,
         "attention_window_size": attention.window,
@@ -174,12 +188,4 @@ def to_transformers(model: LanguageModel) -> dict[str, Any]:
             "rope_theta": attention.rope_base,
             "partial_rotary_factor": attention.rotary,
         },
-        "lru_width": H if hawk is None else hawk.d_inner,
-        "conv1d_width": 4 if hawk is None else hawk.d_conv,
-        "hidden_activation": activation,
-        "rms_norm_eps": blocks[0].parts()["norm"].eps,
-        "logits_soft_cap": model.soft_cap,
-        "block_types": ["recurrent" if isinstance(b.mixer, Hawk) else "attention" for b in blocks],
-        "tie_word_embeddings": model.tied,
-        "final_w_init_variance_scale": mlp.gain,
     }

@@ -114,7 +114,7 @@ def to_transformers(model: LanguageModel) -> dict[str, Any]:
         "hidden_act": "silu",
         "layer_norm_epsilon": block.parts()["norm"].eps,
         "tie_word_embeddings": model.tied,
-        "rescale_prenorm_residual": n_layers > 1 and mixer.output_gain == 1.0 / n_layers,
+        "rescale_prenorm_residual": False,  # transformers would rescale what it loads
         "residual_in_fp32": True,
         "time_step_min": mixer.dt_min,
         "time_step_max": mixer.dt_max,
