@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from ssmcore.errors import SSMError, check_choice, nearest
 from ssmcore.module import Module
 from ssmcore.typing import Params
 
-__all__ = ["load_pretrained"]
+__all__ = ["load_pretrained", "stored_dtype"]
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
@@ -92,6 +93,14 @@ def load_pretrained(
         backends.of(moved)
         pairs.append((name, moved))
     return found.model, nest(pairs)
+
+
+def stored_dtype(path: str | os.PathLike[str]) -> str:
+    """Return the dtype of the largest tensor of a checkpoint, such as "bfloat16"."""
+    found = open_folder(Path(path_name("stored_dtype", path)))
+    stored = max(found.tensors.values(), key=lambda x: math.prod(x.shape))
+    check_choice(found.where, "dtype of the largest tensor", stored.dtype, FLOATS)
+    return FLOATS[stored.dtype]
 
 
 def _dtypes(found: Found, dtype: str | None) -> tuple[str, str]:

@@ -23,14 +23,12 @@ from ssmcore.checkpoints.files import metadata_of, path_name
 from ssmcore.checkpoints.folders import CONFIG, INDEX, LAYOUTS, TAPS, WEIGHTS, kind_of, read_json
 from ssmcore.checkpoints.same import difference
 from ssmcore.checkpoints.tensors import FLOATS, write
+from ssmcore.checkpoints.tokens import GENERATION, SPECIAL
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.module import Module
 from ssmcore.typing import Array, Params
 
-__all__ = ["SPECIAL", "save_pretrained"]
-
-SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
-GENERATION = "generation_config.json"
+__all__ = ["save_pretrained"]
 
 
 def save_pretrained(
