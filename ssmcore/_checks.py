@@ -30,6 +30,7 @@ __all__ = [
     "check_precisions",
     "check_state",
     "check_step_sizes",
+    "check_tokens",
     "checked_batch_shape",
 ]
 
@@ -110,6 +111,17 @@ def check_lengths(owner: str, lengths: Array | None, u: Array, shape: tuple[int,
         if low < 0 or high > shape[-1]:
             msg = f"{owner}: lengths go from {low} to {high}; expected 0 to L = {shape[-1]}"
             raise SSMError(msg)
+
+
+def check_tokens(owner: str, tokens: Array, vocabulary: int) -> None:
+    """Raise SSMError where a token that can be looked at is none of the vocabulary."""
+    if 0 in tokens.shape or not readable(tokens):
+        return
+    values = backend.to_numpy(tokens)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high >= vocabulary:
+        msg = f"{owner}: tokens go from {low} to {high}; expected 0 to {vocabulary - 1}"
+        raise SSMError(msg)
 
 
 def check_step_sizes(owner: str, params: Mapping[str, Array], exponential: bool) -> None:

@@ -42,11 +42,21 @@ __all__ = [
 ]
 
 
+_of_type: dict[Any, Namespace] = {}
+"""What array-api-compat says of a class of arrays, which it takes some microseconds to."""
+
+
 def namespace(*arrays: Array) -> Namespace:
     """Return the one namespace of ``arrays`` (None is ignored); mixed libraries raise SSMError."""
+    kind = type(arrays[0]) if arrays else None
+    if kind in _of_type and all(type(a) is kind for a in arrays[1:]):
+        return _of_type[kind]
     given = [a for a in arrays if a is not None]
     try:
-        return array_api_compat.array_namespace(*given)
+        found = array_api_compat.array_namespace(*given)
+        if len(arrays) == 1:
+            _of_type[kind] = found
+        return found
     except TypeError:
         kinds = sorted({f"{type(a).__module__.split('.')[0]}.{type(a).__name__}" for a in given})
         msg = (

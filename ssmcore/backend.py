@@ -288,6 +288,11 @@ def of(*given: Array) -> Backend:
     raise SSMError(msg)
 
 
+def known(kind: type) -> bool:
+    """Whether arrays of class ``kind`` have been seen before."""
+    return kind in _owner_of_type
+
+
 def _owner(x: Array) -> Backend:
     kind = type(x)
     if kind not in _owner_of_type:

@@ -19,7 +19,7 @@ from ssmcore._options import ParamGroup, hyperparameters
 from ssmcore.random import fold_in
 from ssmcore.typing import Array, Params, State
 
-__all__ = ["NOTHING", "Composed", "Pass", "Running", "flattened"]
+__all__ = ["NOTHING", "Composed", "Pass", "Running", "fits", "flattened"]
 
 NOTHING: dict[str, Any] = {}
 
@@ -50,7 +50,7 @@ class Composed(ABC):
     HALF_PRECISION: ClassVar[bool] = False
     STATISTICS: ClassVar[tuple[str, ...]] = ()
     _parts: ClassVar[Mapping[str, Composed]] = NOTHING
-    _flat: ClassVar[Mapping[str, tuple[int, ...]] | None] = None
+    _shapes: ClassVar[Mapping[str, Any]] = NOTHING
 
     def __post_init__(self) -> None:
         """Store numbers as Python's own, check the hyper-parameters and make the parts, once."""
@@ -60,7 +60,7 @@ class Composed(ABC):
         parts = self._compose()
         if parts:
             object.__setattr__(self, "_parts", parts)
-            object.__setattr__(self, "_flat", flattened(self.shapes()))
+            object.__setattr__(self, "_shapes", self.shapes())
 
     @property
     def name(self) -> str:
@@ -77,6 +77,11 @@ class Composed(ABC):
     def _d_input(self) -> int:
         width: int = self.d_model  # type: ignore[attr-defined]
         return width
+
+    @property
+    def _vocabulary(self) -> int:
+        """Number of tokens where the input is tokens."""
+        return 0
 
     @property
     def tokens(self) -> bool:
@@ -144,6 +149,18 @@ class Composed(ABC):
         inner = [f"{n}.{x}" for n, part in self._parts.items() for x in part._statistics()]
         return (*self.STATISTICS, *inner)
 
+    def _example(self, params: Params) -> Array | None:
+        """Return one of the parameters that must not be in half precision, or None."""
+        if not self._parts:
+            return (
+                None if self.HALF_PRECISION else next((x for _, x in arrays.leaves(params)), None)
+            )
+        for name, part in self._parts.items():
+            found = part._example(params.get(name, NOTHING))
+            if found is not None:
+                return found
+        return None
+
     def _loose(self) -> frozenset[str]:
         """Return the dotted names of the parameters that may be in half precision."""
         if self.HALF_PRECISION:
@@ -191,6 +208,22 @@ class Running:
     def after(self) -> State | None:
         """The states of all parts, or None."""
         return self.states or None
+
+
+def fits(params: Any, shapes: Mapping[str, Any], kinds: set[tuple[Any, Any]]) -> bool:
+    """Whether nested dicts of arrays have ``shapes``; adds the classes and dtypes to ``kinds``."""
+    if type(params) is not dict or params.keys() != shapes.keys():
+        return False
+    for name, shape in shapes.items():
+        x = params[name]
+        if type(shape) is dict:
+            if not fits(x, shape, kinds):
+                return False
+        elif getattr(x, "shape", None) != shape:
+            return False
+        else:
+            kinds.add((type(x), getattr(x, "dtype", None)))
+    return True
 
 
 def flattened(shapes: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

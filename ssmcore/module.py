@@ -21,10 +21,11 @@ from ssmcore._checks import (
     check_names,
     check_precisions,
     check_state,
+    check_tokens,
     checked_batch_shape,
 )
 from ssmcore._options import checked_arguments, hyperparameters
-from ssmcore.composition import Composed, Pass, flattened
+from ssmcore.composition import Composed, Pass, fits, flattened
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.primitives._checks import check_array, check_reset, check_shape
 from ssmcore.random import check_key
@@ -110,8 +111,10 @@ class Module(Composed):
         fits = self.tokens or u.ndim >= 1
         check_shape(self.name, "u", u, f"(..., {self._d_input})", fits)
         u = u[..., None] if self.tokens else u[..., None, :]
-        y, after = self(params, u, state, mode="recurrence", return_state=True)
-        return y[..., 0, :], after
+        params = self._check_params(params, values=not self._parts)
+        how = self._checked_pass(params, u, state, "recurrence", None, None, True)
+        y, after = self._apply(params, self._hidden(u, how), state, how)
+        return y[..., 0, :], after or {}
 
     def with_statistics(self, params: Params, statistics: Params) -> Params:
         """Return ``params`` with the running ``statistics`` that a call with training returned."""
@@ -128,10 +131,13 @@ class Module(Composed):
 
     def _hidden(self, u: Array, how: Pass) -> Array:
         """Return the input with zero, whatever is there, in padding."""
-        if how.valid is None or not self.tokens:
+        if not self.tokens:
             return engine.hide_padding(u, how.valid)
-        xp = arrays.namespace(u)
-        return xp.where(how.valid, u, xp.zeros_like(u))
+        if how.valid is not None:
+            xp = arrays.namespace(u)
+            u = xp.where(how.valid, u, xp.zeros_like(u))
+        check_tokens(self.name, u, self._vocabulary)
+        return u
 
     def _answer(self, y: Array, after: State | None, how: Pass) -> Any:
         """Return what a call returns."""
@@ -146,28 +152,44 @@ class Module(Composed):
 
     def _place(self, params: Params) -> Place:
         """Return where states go, in the dtype of the parameters that are not in half precision."""
-        loose = self._loose()
-        given = dict(arrays.leaves(params))
-        first = next((x for name, x in given.items() if name not in loose), None)
+        first = self._example(params)
         if first is not None:
             return Place(first, first.dtype)
-        first = next(iter(given.values()))
+        first = next(x for _, x in arrays.leaves(params))
         if backend.dtype_name(first) not in HALF:
             return Place(first, first.dtype)
         xp = arrays.namespace(first)
         return Place(first, xp.zeros(0, dtype=xp.float32).dtype)
 
-    def _check_params(self, params: Params) -> Params:
-        """Return ``params`` nested; SSMError unless they have this module's names and shapes."""
+    def _check_params(self, params: Params, values: bool = True) -> Params:
+        """Return ``params`` nested; SSMError unless they have this module's names and shapes.
+
+        ``values``: those that cannot be are looked for, too.
+        """
+        if not self._fits(params):
+            params = self._nested(params)
+        if values:
+            self._check_values(params)
+        return params
+
+    def _fits(self, params: Params) -> bool:
+        """Whether ``params``, nested, are of one class and one dtype and right, in one walk."""
+        kinds: set[tuple[Any, Any]] = set()
+        if not (self._parts and fits(params, self._shapes, kinds) and len(kinds) == 1):
+            return False
+        ((kind, dtype),) = kinds
+        return backend.known(kind) and str(dtype).rsplit(".", 1)[-1] in FLOATS
+
+    def _nested(self, params: Params) -> Params:
+        """Return ``params`` nested; SSMError saying what is wrong with them."""
         nested = arrays.nest(arrays.leaves(params)) if arrays.is_tree(params) else {}
         given = dict(arrays.leaves(nested))
-        expected = self._flat or flattened(self.shapes())
+        expected = flattened(self._shapes or self.shapes())
         check_names(self.name, given, expected)
         for key, shape in expected.items():
             check_array(self.name, key, given[key])
             check_shape(self.name, key, given[key], str(shape), tuple(given[key].shape) == shape)
         check_precisions(self.name, given, self._loose())
-        self._check_values(nested)
         return nested
 
     def _checked_pass(

@@ -38,7 +38,7 @@ def _part(module: Any, params: Mapping[str, Any], name: str, u: Numbers) -> Numb
 
 def activation(name: str, x: Numbers) -> Numbers:
     """Return the activation, number by number."""
-    return np.vectorize(ACTIVATIONS[name], otypes=[float])(x)
+    return np.asarray(np.vectorize(ACTIVATIONS[name], otypes=[float])(x))
 
 
 def _sigmoid(x: float) -> float:
@@ -165,8 +165,8 @@ def _stack(m: Any, p: Mapping[str, Any], u: Numbers) -> Numbers:
 
 def _language_model(m: Any, p: Mapping[str, Any], u: Numbers) -> Numbers:
     x = _part(m, p, "norm", _part(m, p, "layers", _part(m, p, "embedding", u)))
-    y = x @ p["embedding" if m.tied else "head"]["weight"].T
-    return y if m.soft_cap is None else m.soft_cap * np.tanh(y / m.soft_cap)
+    y: Numbers = x @ p["embedding" if m.tied else "head"]["weight"].T
+    return y if m.soft_cap is None else np.asarray(m.soft_cap * np.tanh(y / m.soft_cap))
 
 
 def _classifier(m: Any, p: Mapping[str, Any], u: Numbers) -> Numbers:
@@ -174,9 +174,12 @@ def _classifier(m: Any, p: Mapping[str, Any], u: Numbers) -> Numbers:
     if m.documents == 2:
         a, b = (_pooled(m, p, x) for x in u)
         features = np.concatenate([a, b, a - b, a * b])[None]
-        return _part(m, p, "head", activation("gelu", _part(m, p, "pair", features)))[0]
+        hidden = activation("gelu", _part(m, p, "pair", features))
+        return np.asarray(_part(m, p, "head", hidden)[0])
     x = _pooled(m, p, u)
-    return _part(m, p, "head", x) if m.pooling == "none" else _part(m, p, "head", x[None])[0]
+    return _part(m, p, "head", x if m.pooling == "none" else x[None]).reshape(
+        (len(x), -1) if m.pooling == "none" else (-1,)
+    )
 
 
 def _pooled(m: Any, p: Mapping[str, Any], u: Numbers) -> Numbers:

@@ -74,7 +74,7 @@ class Scenario(NamedTuple):
 
     @property
     def batch(self) -> tuple[int, ...]:
-        return self.lengths.shape
+        return tuple(self.lengths.shape)
 
 
 @cache

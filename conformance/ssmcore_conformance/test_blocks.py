@@ -46,6 +46,12 @@ def same_state(worst: Any, what: str, library: Any, got: Tree, expected: Tree) -
         share(worst, f"{what}, state", library, one[name], x)
 
 
+def row(tree: Tree, index: tuple[int, ...]) -> Tree:
+    """Return the state of one sequence."""
+    found: Tree = arrays.tree_map(lambda x: x[index], tree)
+    return found
+
+
 def rows(s: Scenario) -> list[tuple[int, ...]]:
     """Return the index of every sequence of the batch."""
     return list(np.ndindex(s.batch[:1] if s.pooled else s.batch))
@@ -150,9 +156,7 @@ def test_documents(ssm_eager: Any, worst: Any, name: str) -> None:
             part, state = s.module(s.params, s.u[i][start:end], return_state=True)
             parts.append(part)
         share(worst, f"{name} packed", ssm_eager, y[i], np.concatenate(parts))
-        same_state(
-            worst, f"{name} packed", ssm_eager, arrays.tree_map(lambda x, i=i: x[i], last), state
-        )
+        same_state(worst, f"{name} packed", ssm_eager, row(last, i), state)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -175,12 +179,12 @@ def test_padding(ssm_eager: Any, worst: Any, name: str, side: str) -> None:
     for i in rows(s):
         if s.pooled and np.ndim(s.lengths[i]):
             continue  # rows of a pair differ in length
-        own = arrays.tree_map(lambda x, i=i: x[i], state) or None
+        own = row(state, i) or None
         reset = {} if s.reset is None else {"reset": s.reset[i][valid[i]]}
         expected, after = s.module(s.params, s.u[i][valid[i]], own, **reset, return_state=True)
         got = y[i] if s.pooled else y[i][valid[i]]
         share(worst, f"{name} padded", ssm_eager, got, expected)
-        after_i = arrays.tree_map(lambda x, i=i: x[i], last)
+        after_i = row(last, i)
         same_state(worst, f"{name} padded", ssm_eager, after_i, after)
         assert s.pooled or not np.any(y[i][~valid[i]])
 

@@ -10,13 +10,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ssmcore import arrays, backend
+from ssmcore import arrays
 from ssmcore._arguments import check_count, check_flag, check_number, check_positive
 from ssmcore._options import ParamGroup, hyperparameters
 from ssmcore.blocks.base import Block
 from ssmcore.composition import Pass
-from ssmcore.errors import SSMError, check_choice
-from ssmcore.primitives._checks import readable
+from ssmcore.errors import check_choice
 from ssmcore.typing import Array, Params, State
 
 __all__ = ["Embedding", "Linear", "product"]
@@ -156,20 +155,9 @@ class Embedding(Block):
         """weight: the global settings; it may be in half precision."""
         return [ParamGroup(("weight",), weight_decay=True, keep_float32=False)]
 
-    def check_range(self, owner: str, tokens: Array) -> None:
-        """Raise SSMError where a token that can be looked at is none of the vocabulary's."""
-        if 0 in tokens.shape or not readable(tokens):
-            return
-        values = backend.to_numpy(tokens)
-        low, high = int(values.min()), int(values.max())
-        if low < 0 or high >= self.vocab:
-            msg = f"{owner}: tokens go from {low} to {high}; expected 0 to {self.vocab - 1}"
-            raise SSMError(msg)
-
-    def _hidden(self, u: Array, how: Pass) -> Array:
-        u = super()._hidden(u, how)
-        self.check_range(self.name, u)
-        return u
+    @property
+    def _vocabulary(self) -> int:
+        return self.vocab
 
     def _apply(
         self, params: Params, u: Array, state: State | None, how: Pass

@@ -138,6 +138,10 @@ class Stack(Block):
         """Whether the input is integer tokens (..., L)."""
         return self.blocks[0].tokens
 
+    @property
+    def _vocabulary(self) -> int:
+        return self.blocks[0]._vocabulary
+
     def _compose(self) -> dict[str, Composed]:
         return {str(i): block for i, block in enumerate(self.blocks)}
 

@@ -95,6 +95,10 @@ class SequenceClassifier(Network):
         return self.d_input
 
     @property
+    def _vocabulary(self) -> int:
+        return self.d_input
+
+    @property
     def d_output(self) -> int:
         """Number of classes."""
         return self.classes
@@ -181,15 +185,18 @@ class SequenceClassifier(Network):
         check_array(self.name, "u", u)
         check_shape(self.name, "u", u, "(..., d_input)", self.tokens or u.ndim >= 1)
         u = u[..., None] if self.tokens else u[..., None, :]
-        y, after = self(params, u, state, mode="recurrence", return_state=True)
-        return (y[..., 0, :] if self.pooling == "none" else y), after
+        params = self._check_params(params, values=False)
+        how = self._checked_pass(params, u, state, "recurrence", None, None, True)
+        y, after = self._apply(params, self._hidden(u, how), state, how)
+        return (y[..., 0, :] if self.pooling == "none" else y), after or {}
 
     def _check_input(self, params: Params, u: Array) -> None:
         super()._check_input(params, u)
         axis = -2 if self.tokens else -3
         if self.documents == 2:
             fits = u.ndim >= -axis and u.shape[axis] == 2
-            check_shape(self.name, "u", u, "(..., 2, L)" + ", d_input" * (not self.tokens), fits)
+            expected = "(..., 2, L)" if self.tokens else "(..., 2, L, d_input)"
+            check_shape(self.name, "u", u, expected, fits)
 
     def _apply(
         self, params: Params, u: Array, state: State | None, how: Pass

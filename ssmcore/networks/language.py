@@ -86,6 +86,10 @@ class LanguageModel(Network):
         return first._d_input
 
     @property
+    def _vocabulary(self) -> int:
+        return self.vocab
+
+    @property
     def d_output(self) -> int:
         """Number of logits."""
         return self.vocab
@@ -162,10 +166,11 @@ class LanguageModel(Network):
     def step(self, params: Params, u: Array, state: State | None = None) -> tuple[Array, State]:
         """Run one step: tokens (...) to (logits (..., vocab), state). O(1) in the length."""
         check_array(self.name, "tokens", u)
-        y, after = self(
-            params, u[..., None], state, mode="recurrence", logits="last", return_state=True
-        )
-        return y, after
+        u = u[..., None]
+        params = self._check_params(params, values=False)
+        how = self._checked_pass(params, u, state, "recurrence", None, None, True)
+        y, after = self._apply(params, self._hidden(u, how), state, how)
+        return y[..., 0, :], after or {}
 
     def _apply(
         self, params: Params, u: Array, state: State | None, how: Pass
