@@ -112,8 +112,8 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: (index(f), cut(sorted(f.glob("model-*"))[1], 3000)),
         "model-00002-of-00003.safetensors' is truncated",
     ),
-    "outside": (lambda f: index(f, **{D: "../x.safetensors"}), "expected a .safetensors file be"),
-    "absolute": (lambda f: index(f, **{D: "/x.safetensors"}), "expected a .safetensors file be"),
+    "outside": (lambda f: index(f, **{D: "../x.safetensors"}), "expected a .safetensors file of"),
+    "absolute": (lambda f: index(f, **{D: "/x.safetensors"}), "expected a .safetensors file of"),
     "not indexed": (lambda f: index(f, **{D: None}), r"holds backbone.layers.1.mixer.D, which"),
     "not in its shard": (
         lambda f: index(f, backbone__more="model-00001-of-00003.safetensors"),
@@ -212,7 +212,7 @@ def test_another_model_is_not_replaced_by_halves(tmp_path: Path) -> None:
     other = networks.mamba(12, 8, 1)
     params = other.init(0)
     for layout in ("transformers", "mamba_ssm", "ssmcore"):
-        with pytest.raises(ssm.SSMError, match="another model.*overwrite=True"):
+        with pytest.raises(ssm.SSMError, match=r"another model.*overwrite=True"):
             save_pretrained(tmp_path, other, params, layout=layout)
         assert {x.name: x.read_bytes() for x in tmp_path.iterdir()} == before
     save_pretrained(tmp_path, other, params, layout="transformers", overwrite=True)
