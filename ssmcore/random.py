@@ -30,7 +30,7 @@ Key: TypeAlias = Any
 
 MASK = 0xFFFFFFFF
 FIRST, SECOND = 0x21F0AAAD, 0x735A2D97
-GOLDEN = 0x9E3779B9
+GOLDEN = 0x1E3779B9
 
 
 def check_key(owner: str, key: Key) -> None:
@@ -76,8 +76,8 @@ def fold_in(key: Key, data: Any) -> Key:
     check_key("fold_in data", data)
     like = next((x for x in (key, data) if _is_array(x)), None)
     (k0, k1), (d0, d1) = _words(key, like), _words(data, like)
-    first = _mix(_mix(k0 ^ d0) + k1 & MASK)
-    second = _mix(_mix((k1 ^ d1) + GOLDEN & MASK) + _mix(first ^ d0) & MASK)
+    first = _mix(_low(_mix(k0 ^ d0) + k1))
+    second = _mix(_low(_mix(_low((k1 ^ d1) + GOLDEN)) + _mix(first ^ d0)))
     if like is None:
         return first, second
     return arrays.namespace(like).concat((first, second))
@@ -96,7 +96,7 @@ def bits(key: Key, shape: tuple[int, ...], like: Array) -> Array:
         raise SSMError(msg)
     k0, k1 = _words(key, like)
     counter = xp.arange(count, dtype=_word(like), device=arrays.device(like))
-    return xp.reshape(_mix(_mix(counter ^ k0) + k1 & MASK), shape)
+    return xp.reshape(_mix(_low(_mix(counter ^ k0) + k1)), shape)
 
 
 def uniform(key: Key, shape: tuple[int, ...], like: Array) -> Array:
@@ -110,8 +110,8 @@ def uniform(key: Key, shape: tuple[int, ...], like: Array) -> Array:
 
 
 def bernoulli(key: Key, p: float, shape: tuple[int, ...], like: Array) -> Array:
-    """Return ``shape`` booleans that are True with probability ``p``, to 2^-32."""
-    return bits(key, shape, like) < min(round(p * 2**32), MASK)
+    """Return ``shape`` booleans that are True with probability ``p``, to 2^-24."""
+    return (bits(key, shape, like) >> 8) < round(p * 2**24)
 
 
 def _is_count(x: Any) -> bool:
@@ -138,10 +138,15 @@ def _words(key: Key, like: Array | None) -> tuple[Any, Any]:
         return arrays.like(like, [low], _word(like)), arrays.like(like, [high], _word(like))
     xp, word = arrays.namespace(key), _word(key)
     if key.ndim == 0:
-        low = xp.astype(xp.reshape(key, (1,)), word) & MASK
+        low = _low(xp.astype(xp.reshape(key, (1,)), word))
         return low, xp.zeros_like(low)
-    words = xp.astype(key, word) & MASK
+    words = _low(xp.astype(key, word))
     return words[0:1], words[1:2]
+
+
+def _low(x: Any) -> Any:
+    """Return the low 32 bits; words of 32 bits have no others (and JAX no such number as MASK)."""
+    return x & MASK if isinstance(x, int) or str(x.dtype).endswith("64") else x
 
 
 def _mix(x: Any) -> Any:
@@ -150,7 +155,7 @@ def _mix(x: Any) -> Any:
     The multipliers are below 2^31, so that no product overflows 64 bits with sign.
     """
     x = x ^ (x >> 16)
-    x = x * FIRST & MASK
+    x = _low(x * FIRST)
     x = x ^ (x >> 15)
-    x = x * SECOND & MASK
+    x = _low(x * SECOND)
     return x ^ (x >> 15)

@@ -10,6 +10,7 @@ import pytest
 from checks.golden_networks import MODELS, answers, weights
 
 from ssmcore import arrays, backend
+from ssmcore.blocks import LocalAttention, Residual
 
 BARS = {"float64": 1e-11, "float32": 2e-5}
 """The project's bars for agreement with the originals: a share of the peak."""
@@ -92,8 +93,10 @@ def test_another_window_is_noticed() -> None:
     name = "hf_recurrentgemma"
     model, params = MODELS[name], weights(name, "float64")
     assert isinstance(model.block, tuple)
-    local = model.block[2]
-    wider = dataclasses.replace(local.mixer, window=9)  # type: ignore[attr-defined, type-var]
-    block = (*model.block[:2], dataclasses.replace(local, mixer=wider))  # type: ignore[type-var]
-    y = dataclasses.replace(model, block=block)(params, answers(name)["input_ids"])
-    assert _share(y, answers(name)["f64/logits"]) > 1e-3
+    *recurrent, local = model.block
+    assert isinstance(local, Residual)
+    assert isinstance(local.mixer, LocalAttention)
+    wider = dataclasses.replace(local, mixer=dataclasses.replace(local.mixer, window=9))
+    other = dataclasses.replace(model, block=(*recurrent, wider))
+    share = _share(other(params, answers(name)["input_ids"]), answers(name)["f64/logits"])
+    assert share > 1e-3

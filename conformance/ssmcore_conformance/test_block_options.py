@@ -16,7 +16,7 @@ from ssmcore_conformance.running import call, host
 from ssmcore_conformance.scaffolds import MODULES, L, scenario
 from ssmcore_conformance.tolerances import EQUIVALENCE, GRADIENTS
 
-TINY = networks.griffin(5, 4, 3, heads=1, window=3, d_hidden=4)
+TINY: Any = networks.griffin(5, 4, 3, heads=1, window=3, d_hidden=4)
 
 
 def test_batch_norm_training(ssm_backend: Any) -> None:
@@ -164,6 +164,7 @@ def test_late_positions_are_exact() -> None:
     assert after["position"][0] == far + (4 + 9) // 1024
 
 
+MODEL: Any = networks.LanguageModel
 BAD: list[tuple[Any, str]] = [
     (lambda: blocks.Linear(0), "d_model is 0"),
     (lambda: blocks.Linear(2, initialization="he"), "initialization is 'he'"),
@@ -183,7 +184,7 @@ BAD: list[tuple[Any, str]] = [
     (lambda: blocks.Residual(ssm.S4D(4), blocks.GatedMLP(3, 4)), "mlp takes 3 channels"),
     (lambda: blocks.Stack(()), "blocks is ()"),
     (lambda: blocks.Stack((blocks.Linear(2), blocks.Linear(3))), "block 0 gives 2 channels"),
-    (lambda: networks.LanguageModel(5, ssm.S4D, 1), "block is"),
+    (lambda: MODEL(5, ssm.S4D, 1), "block is"),
     (lambda: networks.LanguageModel(5, ssm.S4D(4), 0), "n_layers is 0"),
     (lambda: networks.griffin(5, 4, 3, heads=1, pattern=("rnn",)), "part of the pattern is 'rnn'"),
     (
