@@ -6,11 +6,13 @@ import contextlib
 import errno
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from ssmcore.errors import SSMError
 
-__all__ = ["check_writable", "replace"]
+__all__ = ["check_writable", "replace", "replace_by"]
 
 
 def check_writable(path: str | Path | None) -> None:
@@ -24,11 +26,16 @@ def check_writable(path: str | Path | None) -> None:
 
 def replace(path: str | Path, content: bytes) -> None:
     """Write ``content`` to ``path``, wholly or not at all; SSMError where that fails."""
+    replace_by(path, lambda file: file.write(content))
+
+
+def replace_by(path: str | os.PathLike[str], fill: Callable[[IO[bytes]], object]) -> None:
+    """Write to ``path`` what ``fill(file)`` writes, wholly or not at all."""
     target = Path(path)
     handle, temporary = _temporary(target)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            fill(file)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(_mode(target))

@@ -14,6 +14,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,6 +149,10 @@ class Backend:
     def checkpoint(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Return ``fn``, whose inner values are computed again for a gradient and not kept."""
         return fn
+
+    def without_gradients(self) -> AbstractContextManager[Any]:
+        """Return a context in which nothing is recorded for derivatives."""
+        return nullcontext()
 
     def compile(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Return ``fn`` compiled by the library where that is the way it is used."""

@@ -1,4 +1,4 @@
-"""The command ``ssmcore``: ``verify`` and ``compare`` prove, ``doctor`` and ``bench`` report."""
+"""The command ``ssmcore``: verify and compare prove, doctor and bench report, generate writes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ssmcore._reporting import check_writable
 from ssmcore.compare_cli import COMPARE
 from ssmcore.compare_cli import command as compare
 from ssmcore.errors import SSMError
+from ssmcore.generate_cli import CONVERT, GENERATE, convert, generate
 
 __all__ = ["app", "main"]
 
@@ -285,6 +286,8 @@ def bench(
 
 
 app.command("compare", help=COMPARE)(compare)
+app.command("generate", help=GENERATE)(generate)
+app.command("convert", help=CONVERT)(convert)
 
 
 def _exit(report: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import array_api_compat
@@ -119,6 +120,12 @@ class TorchBackend(Backend):
     def primitives(self) -> Mapping[str, Callable[..., Any]]:
         """Kernels of numba on the CPU and of Triton on CUDA devices, where these are installed."""
         return _native()
+
+    def without_gradients(self) -> AbstractContextManager[Any]:
+        """Return ``torch.no_grad()``."""
+        import torch
+
+        return torch.no_grad()
 
     def stop_gradient(self, x: Any) -> Any:
         """Return ``x.detach()``."""

@@ -16,7 +16,17 @@ from ssmcore.arrays import is_tree, leaves, nest
 from ssmcore.errors import SSMError
 from ssmcore.typing import Params
 
-__all__ = ["FORMAT", "VERSION", "flatten", "load", "save", "unflatten"]
+__all__ = [
+    "FORMAT",
+    "VERSION",
+    "flatten",
+    "load",
+    "metadata_of",
+    "path_name",
+    "save",
+    "stored_config",
+    "unflatten",
+]
 
 FORMAT = "ssmcore"
 VERSION = 1
@@ -130,7 +140,14 @@ def save(path: str | os.PathLike[str], layer_config: Mapping[str, Any], params: 
     ...     load(file)
     ({'model': 'S5', 'd_model': 2}, {'D': array([1., 1.])})
     """
-    file = _file_name("save", path)
+    file = path_name("save", path)
+    metadata = metadata_of(layer_config)
+    arrays = {name: _host(name, value) for name, value in flatten(params).items()}
+    replace(file, serialize(arrays, metadata=metadata))
+
+
+def metadata_of(layer_config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the metadata of a file of ours; SSMError for a configuration that is not JSON."""
     _check_mapping("save: layer_config", layer_config)
     header = {"format": FORMAT, "version": VERSION, "config": dict(layer_config)}
     try:
@@ -143,14 +160,14 @@ def save(path: str | os.PathLike[str], layer_config: Mapping[str, Any], params: 
             f"save: layer_config {dict(layer_config)!r} does not survive JSON; use lists, str keys"
         )
         raise SSMError(msg)
-    arrays = {name: _host(name, value) for name, value in flatten(params).items()}
-    replace(file, serialize(arrays, metadata={_KEY: text}))
+    return {_KEY: text}
 
 
-def _file_name(owner: str, path: object) -> str:
+def path_name(owner: str, path: object) -> str:
+    """Return ``path`` as text; SSMError where it is no path."""
     name = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(name, str):
-        msg = f"{owner}: path is {type(path).__name__} {path!r:.50}; expected the path of a file"
+        msg = f"{owner}: path is {type(path).__name__} {path!r:.50}; expected a path"
         raise SSMError(msg)
     return name
 
@@ -197,13 +214,13 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Params]:
       ...
     ssmcore.errors.SSMError: no file 'nowhere.safetensors'; expected one written by ...
     """
-    name = _file_name("load", path)
+    name = path_name("load", path)
     if not os.path.isfile(name):
         msg = f"no file {name!r}; expected one written by ssmcore.checkpoints.save"
         raise SSMError(msg)
     try:
         with safe_open(name, framework="numpy") as file:
-            config = _config(name, file.metadata() or {})
+            config = stored_config(name, file.metadata() or {})
             flat = {key: _tensor(name, file, key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, TypeError) as error:
         msg = (
@@ -228,7 +245,7 @@ def _tensor(name: str, file: Any, key: str) -> np.ndarray:
     return array
 
 
-def _config(name: str, metadata: Mapping[str, str]) -> dict[str, Any]:
+def stored_config(name: str, metadata: Mapping[str, str]) -> dict[str, Any]:
     """Return the layer configuration, after checking that the file is ours and of this version."""
     try:
         header = json.loads(metadata[_KEY])
