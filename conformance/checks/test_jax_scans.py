@@ -64,3 +64,16 @@ def test_memory_of_diagonal_scan() -> None:
     states = 8 * B * L * P
     assert temporary(ssm.diagonal_scan, *kinds, u) <= states / 8
     assert temporary(back, u, *kinds, u) <= states / 4
+
+
+def test_known_step_sizes_inside_a_compiled_function() -> None:
+    """They are looked at as they are, and no operation of JAX's is traced for it."""
+    rng = np.random.default_rng(0)
+    u, B, C = (jax.numpy.asarray(rng.standard_normal((5, n)), "float32") for n in (2, 3, 3))
+    delta, wrong, A = (
+        x * jax.numpy.ones((n, k)) for x, n, k in ((0.125, 5, 2), (-0.125, 5, 2), (-1.0, 2, 3))
+    )
+    scan = jax.jit(lambda u: ssm.selective_scan(u, delta, A, B, C))
+    np.testing.assert_allclose(scan(u), ssm.selective_scan(u, delta, A, B, C), rtol=1e-5)
+    with pytest.raises(ssm.SSMError, match=r"delta has the value -0.125"):
+        jax.jit(lambda u: ssm.selective_scan(u, wrong, A, B, C))(u)

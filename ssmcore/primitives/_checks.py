@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ssmcore import arrays, backend
 from ssmcore.errors import SSMError
 from ssmcore.typing import Array
@@ -98,12 +100,13 @@ def check_reset(
 
 def check_dt(owner: str, name: str, dt: Array) -> None:
     """Raise SSMError if a step size that is ``readable`` is negative or not finite."""
-    xp = arrays.namespace(dt)
+    arrays.namespace(dt)
     if not readable(dt):
         return
-    if 0 not in dt.shape and not bool(xp.all((dt >= 0) & xp.isfinite(dt))):
-        values = backend.to_numpy(dt).reshape(-1)
-        bad = next(x for x in values.tolist() if not 0 <= x < float("inf"))
+    values = backend.to_numpy(dt)  # its own operations would be traced inside jax.jit
+    wrong = ~((values >= 0) & (values < np.inf))
+    if wrong.any():
+        bad = values[wrong][0].item()
         msg = f"{owner}: {name} has the value {bad!r}; expected finite step sizes of at least 0"
         raise SSMError(msg)
 
