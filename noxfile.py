@@ -22,18 +22,24 @@ OUT = pathlib.Path("benchmarks/out").absolute()
 
 
 def install(session: nox.Session, extras: str, *more: str, editable: bool = False) -> None:
-    """Install the project with ``extras`` and ``more``, at the pinned versions."""
-    session.install(*CONSTRAINTS, *(("-e",) if editable else ()), f".[{extras}]", *more)
+    """Install the project with ``extras`` and ``more``, at the pinned versions.
+
+    Without compiling every module of every library: Python compiles what it imports.
+    """
+    given = (*(("-e",) if editable else ()), f".[{extras}]", *more)
+    session.install("--no-compile", *CONSTRAINTS, *given)
 
 
-# One thread for each of two processes; and JAX compiles hundreds of programs that run once:
-# without optimising, in a third less time. conformance/checks/test_optimised.py compiles what is
-# sensitive to that as users do.
+# One thread for each of two processes. JAX compiles hundreds of programs that run once: without
+# optimising, in a third less time; conformance/checks/test_optimised.py compiles what is sensitive
+# to that as users do. And a hundred tests start a Python of their own, which reads the modules that
+# the first has compiled, whatever the environment says of writing them.
 ONCE = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_multi_thread_eigen=false",
+    "PYTHONDONTWRITEBYTECODE": "",
 }
 
 

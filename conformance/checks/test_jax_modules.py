@@ -80,7 +80,7 @@ def test_system_and_eigenvalues_are_the_layers(name: str) -> None:
         assert module.system().dtype == module.layer.system(module.params).dtype
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", ["S4", "S5", "S6", "Bidirectional"])
 def test_training_reduces_a_loss(name: str) -> None:
     module, u = _module(name), _input()
     target = jax.numpy.roll(u, 1, axis=1)
