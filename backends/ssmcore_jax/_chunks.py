@@ -51,7 +51,7 @@ def in_chunks(
     at least ``shortest``, so many that its states are about ``numbers`` numbers.
     """
     R, L = next(iter(inputs.values())).shape[:2]
-    if L == 1:
+    if L == 1:  # no loop: all rows at once
         h, y = jax.vmap(chunk)(start, inputs)
         return y, h
     width = math.prod(start.shape[1:])
