@@ -25,7 +25,7 @@ KERNELS = 11
 PRIMITIVES = ("linear_scan", "selective_scan", "short_convolution", "dplr_kernel")
 
 WIRED = f"""
-wired_triton and not (one_graph and dplr_kernel)
+wired_triton and not (one_graph and dplr_kernel) and not (tangents and selective_scan)
 or (gradient or new_axis) and ({" or ".join(f"{name}]" for name in PRIMITIVES)})
 """
 """Of the tests of the operators, those that the suite runs interpreted; CONTRIBUTING.md has all."""
