@@ -12,7 +12,15 @@ import torch
 
 from ssmcore.primitives import REFERENCES
 from ssmcore.primitives.canonical import linear_scan_form
-from ssmcore_torch._ops import KERNELS, define, differentiate, empties, numpy_view, tensors
+from ssmcore_torch._ops import (
+    KERNELS,
+    define,
+    differentiate,
+    empties,
+    numpy_view,
+    tensors,
+    transformed,
+)
 
 __all__ = ["linear_scan"]
 
@@ -23,14 +31,15 @@ def linear_scan(
     a: Tensor, b: Tensor, initial: Tensor | None, *, reset: Tensor | None, reverse: bool
 ) -> Tensor:
     """See ssmcore.linear_scan."""
-    if b.device.type not in KERNELS:
+    compiled = torch.compiler.is_compiling()
+    if b.device.type not in KERNELS or (compiled and transformed(b)):
         run = REFERENCES["linear_scan"]
         states: Tensor = run(a, b, initial, reset=reset, reverse=reverse)
         return states
     if 0 in b.shape:
         return b
     form = linear_scan_form(a, b, initial, reset)
-    apply = _forward if torch.compiler.is_compiling() else _Scan.apply
+    apply = _forward if compiled else _Scan.apply
     h: Tensor = apply(*form, reverse)
     return h.reshape(b.shape)
 

@@ -76,10 +76,15 @@ def differentiate(name: str, backward: Callable[..., Any], save: Callable[..., N
 
 
 def transformed(*given: torch.Tensor | None) -> bool:
-    """Whether tangents, batches or what else no operator's gradient gives are asked for."""
+    """Whether tangents, batches or what else no operator's gradient gives are asked for.
+
+    To a compiler, by torch.func: it would take the tangents of an operator's results for zero.
+    """
+    if torch.compiler.is_compiling():
+        return torch._C._functorch.get_dynamic_layer_stack_depth() > 0
     with torch.no_grad():
         seen = [x for x in given if x is not None]
-        return not torch.compiler.is_compiling() and backend.of(*seen).differentiates(*seen)
+        return backend.of(*seen).differentiates(*seen)
 
 
 def recorded(*given: torch.Tensor | None) -> bool:

@@ -24,7 +24,7 @@ OF_LIBRARY: dict[str, tuple[Callable[..., Any], ...]] = {
 PRIMITIVES = {
     run.__name__: run
     for device, library in KERNELS.items()
-    if device == "cpu" or torch.cuda.is_available()
+    if device == "cpu" or torch.cuda.device_count() > 0
     for run in OF_LIBRARY[library]
 }
 """By name; each asks for the device of its tensors itself."""

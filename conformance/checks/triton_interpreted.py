@@ -12,7 +12,12 @@ import sys
 from collections import Counter
 from typing import Any
 
-__all__ = ["LAUNCHED", "interpret", "wire"]
+import pytest
+
+__all__ = ["LAUNCHED", "UNUSABLE", "interpret", "wire"]
+
+UNUSABLE = 77
+"""Exit code of pytest where the interpreter does not work with the NumPy at hand."""
 
 LAUNCHED: Counter[str] = Counter()
 """How often each kernel was interpreted."""
@@ -59,6 +64,10 @@ def wire() -> None:
 
 def pytest_configure() -> None:
     wire()
+    from checks.triton_probe import trouble
+
+    if reason := trouble():
+        pytest.exit(f"Triton's interpreter does not run here: {reason}", UNUSABLE)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -113,6 +113,22 @@ def test_compiled_as_one_graph_they_are_the_same(name: str) -> None:
     torch.testing.assert_close(found[0], fn(*given), rtol=0, atol=0)
 
 
+@pytest.mark.filterwarnings("ignore:.*lru_cache.*:UserWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("name", ["linear_scan", "selective_scan"])
+def test_compiled_tangents(name: str) -> None:
+    """An operator has none, and a compiler would take them for zero: not the operator runs."""
+    fn, given, _ = CALLS[name]()
+
+    def tangent(*x: Any) -> Any:
+        return torch.func.jvp(fn, x, x)[1]
+
+    expected = tangent(*given)
+    torch.compiler.reset()
+    found = torch.compile(tangent, fullgraph=True, backend="aot_eager")(*given)
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_second_derivatives(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The gradient of the gradient's sum of squares is that of the reference alone."""
