@@ -34,8 +34,10 @@ torch.Size({shape})"""
 HALF = (torch.float16, torch.bfloat16)
 
 # Whose arrays these are must be known before torch.compile traces: it cannot follow a look-up
-# among the entry points.
-backend.of(torch.empty(0), torch.nn.Parameter(torch.empty(0)))
+# among the entry points, nor a cache that is filled inside a checkpoint.
+for _kind in (torch.empty(0), torch.nn.Parameter(torch.empty(0))):
+    backend.of(_kind)
+    arrays.namespace(_kind)
 
 
 class Module(torch.nn.Module):
