@@ -21,8 +21,12 @@ __all__ = ["TorchBackend"]
 
 @functools.cache
 def _native() -> Mapping[str, Callable[..., Any]]:
-    if not (native() and importlib.util.find_spec("numba")):
+    if not native():
         return {}
+    from ssmcore_torch._short import short_convolution
+
+    if not importlib.util.find_spec("numba"):
+        return {"short_convolution": short_convolution}
     from ssmcore_torch._diagonal import diagonal_scan
     from ssmcore_torch._linear import linear_scan
     from ssmcore_torch._selective import selective_scan
@@ -31,6 +35,7 @@ def _native() -> Mapping[str, Callable[..., Any]]:
         "linear_scan": linear_scan,
         "diagonal_scan": diagonal_scan,
         "selective_scan": selective_scan,
+        "short_convolution": short_convolution,
     }
 
 
@@ -41,6 +46,7 @@ def _elementwise() -> Mapping[str, Callable[[Any], Any]]:
     return {
         "sigmoid": functional.sigmoid,
         "silu": functional.silu,
+        "softplus": functools.partial(functional.softplus, threshold=40.0),
         "gelu": functional.gelu,
         "gelu_tanh": functools.partial(functional.gelu, approximate="tanh"),
     }
