@@ -67,6 +67,7 @@ __version__ = "0.1.0"
 if _TYPE_CHECKING:
     from ssmcore import blocks as blocks
     from ssmcore import checkpoints as checkpoints
+    from ssmcore import generation as generation
     from ssmcore import networks as networks
     from ssmcore import random as random
     from ssmcore import verify as verify
@@ -74,7 +75,7 @@ else:
 
     def __getattr__(name: str) -> object:
         """Import a part that few need when it is first asked for."""
-        if name not in ("blocks", "checkpoints", "networks", "random", "verify"):
+        if name not in ("blocks", "checkpoints", "generation", "networks", "random", "verify"):
             msg = f"module {__name__!r} has no attribute {name!r}"
             raise AttributeError(msg)
         return _importlib.import_module(f"{__name__}.{name}")

@@ -94,7 +94,7 @@ class Backend:
         return {}
 
     def elementwise(self) -> Mapping[str, Callable[[Array], Array]]:
-        """Native scalar functions by the names of ``ssmcore.blocks.activations``."""
+        """Native scalar functions: those of ``ssmcore.blocks.activations``, and softplus."""
         return {}
 
     def remarks(self) -> list[str]:

@@ -239,6 +239,8 @@ def _program(model: LanguageModel, name: str, mode: str) -> tuple[Callable[..., 
     owner = backends.load(name)
 
     def run(params: Params, tokens: Array, state: Any, lengths: Array | None) -> Any:
+        if mode == "recurrence" and lengths is None:
+            return model.step(params, tokens[:, 0], state)
         return model(
             params,
             tokens,

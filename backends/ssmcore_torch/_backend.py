@@ -34,6 +34,7 @@ def _elementwise() -> Mapping[str, Callable[[Any], Any]]:
     return {
         "sigmoid": functional.sigmoid,
         "silu": functional.silu,
+        "softplus": functools.partial(functional.softplus, threshold=40.0),
         "gelu": functional.gelu,
         "gelu_tanh": functools.partial(functional.gelu, approximate="tanh"),
     }

@@ -21,10 +21,10 @@ OF_LIBRARY: dict[str, tuple[Callable[..., Any], ...]] = {
     "triton": (linear_scan, selective_scan, short_convolution, dplr_kernel),
 }
 
-PRIMITIVES = {
+PRIMITIVES = {"short_convolution": short_convolution} | {
     run.__name__: run
     for device, library in KERNELS.items()
     if device == "cpu" or torch.cuda.device_count() > 0
     for run in OF_LIBRARY[library]
 }
-"""By name; each asks for the device of its tensors itself."""
+"""By name; each asks for the device of its tensors itself. Short convolutions need no library."""

@@ -1,6 +1,7 @@
-"""``short_convolution`` on PyTorch by native kernels, with its gradient.
+"""``short_convolution`` on PyTorch: on CUDA devices by native kernels, with their gradient.
 
-What the kernels do not take, more than MOST_TAPS taps among it, runs as the reference.
+Elsewhere, and where the kernels do not take it (more than MOST_TAPS taps, tangents, batches), one
+fused multiply-add over the array a tap.
 """
 
 from __future__ import annotations
@@ -33,8 +34,7 @@ def short_convolution(
     """See ssmcore.short_convolution."""
     by_triton = KERNELS.get(u.device.type) == "triton" and weight.shape[0] <= MOST_TAPS
     if not by_triton or 0 in u.shape or transformed(u, weight, bias, state):
-        out: tuple[Tensor, Tensor] = REFERENCES["short_convolution"](u, weight, bias, state)
-        return out
+        return _tap_by_tap(u, weight, bias, state)
     lead, (length, channels) = u.shape[:-2], u.shape[-2:]
     rows, past = math.prod(lead), weight.shape[0] - 1
     if state is None:
@@ -43,6 +43,21 @@ def short_convolution(
         u.reshape(rows, length, channels), weight, bias, state.reshape(rows, past, channels)
     )
     return y.reshape(u.shape), after.reshape((*lead, past, channels))
+
+
+def _tap_by_tap(
+    u: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return outputs and state; differentiable by autograd, on any device."""
+    taps, length = weight.shape[0], u.shape[-2]
+    if state is None:
+        state = torch.zeros((*u.shape[:-2], taps - 1, u.shape[-1]), dtype=u.dtype, device=u.device)
+    past = torch.cat((state, u), dim=-2)
+    first = past[..., :length, :]
+    y = weight[0] * first if bias is None else torch.addcmul(bias, weight[0], first)
+    for k in range(1, taps):
+        y = torch.addcmul(y, weight[k], past[..., k : k + length, :])
+    return y, past[..., length:, :]
 
 
 def _by_triton(u: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor) -> tuple[Tensor, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +161,14 @@ def test_convert_refuses(tmp_path: Path) -> None:
     assert "is of another model" in said
     line = ("convert", str(MAMBA), str(tmp_path / "there"), "--to", "transformers", "--overwrite")
     assert run(*line).exit_code == 0
+
+
+def test_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    lines = [line for line in page.splitlines() if line.startswith("ssmcore ")]
+    assert len(lines) == 3
+    copy(MAMBA, tmp_path / "mamba-hf")
+    monkeypatch.chdir(tmp_path)
+    for line in lines:
+        done = run(*shlex.split(line)[1:])
+        assert done.exit_code == 0, f"{line}: {done.output}"
