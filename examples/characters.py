@@ -166,8 +166,11 @@ def main(
     began = time.perf_counter()
     text = load_text()
     letters = "".join(sorted(set(text)))
+    if not prompt:
+        msg = "--prompt is empty; expected some characters to go on from"
+        raise SSMError(msg)
     unknown = sorted(set(prompt) - set(letters))
-    if unknown or not prompt:
+    if unknown:
         msg = f"--prompt has {unknown!r}; expected some of the characters {letters!r}"
         raise SSMError(msg)
     held = len(text) // 10

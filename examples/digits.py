@@ -57,11 +57,12 @@ def classifier(model: str, width: int, layers: int, dropout: float) -> SequenceC
     def block(layer: Module) -> Module:
         return SSMBlock(layer, dropout=dropout)
 
+    dt = {"dt_min": 0.01, "dt_max": 0.5}  # memory of a few steps to the whole sequence
     blocks = {
-        Model.S4: lambda: block(ssm.S4(width, d_state=16)),
-        Model.S4D: lambda: block(ssm.S4D(width, d_state=16)),
-        Model.S5: lambda: block(ssm.S5(width, d_state=width)),
-        Model.LRU: lambda: block(ssm.LRU(width, d_state=width)),
+        Model.S4: lambda: block(ssm.S4(width, d_state=16, **dt)),
+        Model.S4D: lambda: block(ssm.S4D(width, d_state=16, **dt)),
+        Model.S5: lambda: block(ssm.S5(width, d_state=width, **dt)),
+        Model.LRU: lambda: block(ssm.LRU(width, d_state=width, r_min=0.5, r_max=0.99)),
         Model.S6: lambda: Residual(Mamba(width), dropout=dropout),
         Model.RGLRU: lambda: Residual(Hawk(width), GatedMLP(width, 2 * width), dropout=dropout),
     }
@@ -95,7 +96,7 @@ def batches(data: Data, size: int, seed: int, epoch: int) -> Iterator[Data]:
 def main(
     model: Annotated[Model, typer.Option(help="The layer.")] = Model.S5,
     backend: Annotated[Backend, typer.Option(help="The library that trains.")] = Backend.TORCH,
-    epochs: Annotated[int, typer.Option(min=1)] = 30,
+    epochs: Annotated[int, typer.Option(min=1)] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Of parameters, order and dropout.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; runs/digits-MODEL-BACKEND by default.")
@@ -103,10 +104,10 @@ def main(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     width: Annotated[int, typer.Option(min=1, help="Channels between the blocks.")] = 32,
     layers: Annotated[int, typer.Option(min=1, help="Number of blocks.")] = 2,
-    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 5e-3,
+    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-2,
     weight_decay: Annotated[float, typer.Option(min=0.0)] = 0.05,
     dropout: Annotated[float, typer.Option(min=0.0, max=0.9)] = 0.1,
-    batch: Annotated[int, typer.Option(min=1, max=1257)] = 64,
+    batch: Annotated[int, typer.Option(min=1, max=1257)] = 32,
     patience: Annotated[int, typer.Option(min=1, help="Epochs without a better one.")] = 10,
 ) -> None:
     """Train a classifier of digits, say how well it does on the test split, draw its curve."""
