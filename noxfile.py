@@ -14,7 +14,7 @@ nox.options.sessions = ["tests"]
 CONSTRAINTS = ("-c", "constraints.txt")
 DEV = ("mypy", "ruff", "pytest-xdist", "hatchling", "editables")
 OTHERS = ("transformers", "s5-pytorch")  # that docs/comparing-models.md and benchmarks compare
-
+SHOWN = ("scikit-learn", "optax", "equinox", "flax")  # in examples and in docs/jax-ecosystem.md
 
 BENCH = ("pytest", "pytest-benchmark", "matplotlib")
 PEERS = ("mambapy", "accelerated-scan")  # of the benchmarks; run without what they pull in
@@ -53,7 +53,9 @@ def verify(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Everything CI checks: style, types, the suite on every backend, the doctests."""
-    install(session, "torch,jax,conformance,numba,plot", *DEV, *OTHERS, *BENCH, editable=True)
+    install(
+        session, "torch,jax,conformance,numba,plot", *DEV, *OTHERS, *SHOWN, *BENCH, editable=True
+    )
     _lint(session)
     _types(session)
     session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs, env=ONCE)
