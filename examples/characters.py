@@ -202,7 +202,7 @@ def main(
     params = trainer.tree()["params"]
     for number in range(2):
         console.rule(f"sample {number + 1}")
-        options = {"length": 300, "temperature": temperature, "seed": seed + number}
+        options: dict[str, Any] = {"length": 300, "temperature": temperature, "seed": seed + number}
         console.print(
             sample(definition, params, letters, prompt, **options), markup=False, soft_wrap=True
         )

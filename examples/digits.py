@@ -10,10 +10,10 @@ The 1797 digits of 8 x 8 pixels that come with scikit-learn, as sequences of 64 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -57,8 +57,12 @@ def classifier(model: str, width: int, layers: int, dropout: float) -> SequenceC
     def block(layer: Module) -> Module:
         return SSMBlock(layer, dropout=dropout)
 
-    dt = {"dt_min": 0.01, "dt_max": 0.5}  # memory of a few steps to the whole sequence
-    blocks = {
+    # memory of a few steps to the whole sequence
+    dt: dict[str, Any] = {
+        "dt_min": 0.01,
+        "dt_max": 0.5,
+    }
+    blocks: dict[Model, Callable[[], Module]] = {
         Model.S4: lambda: block(ssm.S4(width, d_state=16, **dt)),
         Model.S4D: lambda: block(ssm.S4D(width, d_state=16, **dt)),
         Model.S5: lambda: block(ssm.S5(width, d_state=width, **dt)),

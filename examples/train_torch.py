@@ -36,7 +36,7 @@ class TorchTrainer:
         loss = torch.nn.functional.cross_entropy(
             logits.flatten(0, -2), torch.from_numpy(labels).flatten()
         )
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         return loss.item()

@@ -115,7 +115,8 @@ def fit(trainer: Trainer, plan: Plan, out: Path, resume: bool = False) -> list[R
     seed, total = int(plan.settings["seed"]), plan.rounds * plan.steps
     with progress(total, len(history) * plan.steps) as show:
         while len(history) < plan.rounds and not stalled(history, plan.patience):
-            began, losses = time.perf_counter(), []
+            began = time.perf_counter()
+            losses: list[float] = []
             for u, labels in plan.batches(len(history)):
                 step = len(history) * plan.steps + len(losses)
                 losses.append(trainer.step(u, labels, cosine(step, total), (seed, step)))

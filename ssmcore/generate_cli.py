@@ -88,6 +88,7 @@ def generate(
     from ssmcore.checkpoints import load_pretrained
     from ssmcore.checkpoints.tokens import special_tokens
     from ssmcore.cli import _clean_errors
+    from ssmcore.networks import LanguageModel
 
     with _clean_errors():
         check_writable(save_state)
@@ -100,7 +101,7 @@ def generate(
         given = prompt if prompt is not None else tokens
         row = None if given is None else [encode(given)]
         model, params = load_pretrained(checkpoint, backend=backend, device=device, dtype=dtype)
-        if not isinstance(model, generation.LanguageModel):
+        if not isinstance(model, LanguageModel):
             msg = f"generate: {str(checkpoint)!r} holds {model.name}; expected a LanguageModel"
             raise SSMError(msg)
         ends = special_tokens(checkpoint).get("eos_token_id", [])

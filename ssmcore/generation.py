@@ -87,19 +87,24 @@ def generate(
     >>> [tokens.shape for tokens in run]
     [(2,), (2,), (2,), (2,), (2,)]
     """
-    if not isinstance(model, LanguageModel):
-        msg = f"generate: model is {model!r:.80}; expected a LanguageModel"
-        raise SSMError(msg)
+    _check_model(model)
     how = Sampling(temperature, top_k, top_p, min_p)
     how.check("generate")
     for name, value in (("max_tokens", max_tokens), ("seed", seed)):
         whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        if not (value is None and name == "max_tokens") and not (whole and int(value) >= 0):
+        unbounded = value is None and name == "max_tokens"
+        if not unbounded and not (whole and int(value or 0) >= 0):
             msg = f"generate: {name} is {value!r:.50}; expected a whole number of at least 0"
             raise SSMError(msg)
     flat, rows = _rows(model, prompts, state)
     ends = frozenset(_tokens("stop", list(stop), model.vocab))
     return Generation(model, params, rows, state, how, int(seed), ends, max_tokens, flat)
+
+
+def _check_model(model: object) -> None:
+    if not isinstance(model, LanguageModel):
+        msg = f"generate: model is {model!r:.80}; expected a LanguageModel"
+        raise SSMError(msg)
 
 
 class Generation:

@@ -12,10 +12,11 @@ import pytest
 from checks.pretrained_cases import GRIFFIN, MAMBA, io
 
 import ssmcore as ssm
-from ssmcore import backend, blocks, networks
-from ssmcore.checkpoints import load_pretrained
+from ssmcore import backend, blocks, checkpoints, networks
 from ssmcore.generation import CHUNK, generate, load_state, save_state
 from ssmcore.sampling import Sampling
+
+load_pretrained: Any = checkpoints.load_pretrained
 
 LIBRARIES = [n for n in ("numpy", "torch", "jax") if n in backend.available()]
 ROWS = [[1], [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14], [5, 6]]

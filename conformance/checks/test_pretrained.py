@@ -1,5 +1,6 @@
 """Checkpoint folders: the originals' logits, every layout back and forth, precisions, devices."""
 
+# mypy: disable-error-code="func-returns-value"
 from __future__ import annotations
 
 import importlib.util
@@ -160,7 +161,7 @@ def test_names_of_mamba_ssm(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     edit(tmp_path, lm_head__weight=found["backbone.embedding.weight"])  # as it is pickled there
     again, weights = load_pretrained(tmp_path)
-    assert again.vocab == 11
+    assert again.shapes()["embedding"]["weight"][0] == 11
     assert_same(weights, params)
 
 
@@ -292,8 +293,7 @@ def test_half_precision(library: str, tmp_path: Path) -> None:
 
 def test_only_one_tensor_lies_on_the_host(tmp_path: Path, monkeypatch: Any) -> None:
     """Weights are read one by one: a tensor is asked for after the one before has moved."""
-    from ssmcore.checkpoints import pretrained
-
+    pretrained: Any = importlib.import_module("ssmcore.checkpoints.pretrained")
     events: list[str] = []
     read, transfer = pretrained.read, pretrained.transfer
     monkeypatch.setattr(pretrained, "read", lambda s: (events.append("read"), read(s))[1])

@@ -1,5 +1,6 @@
 """Bad checkpoints: one clear error that names file, tensor and expectation, before any harm."""
 
+# mypy: disable-error-code="func-returns-value"
 from __future__ import annotations
 
 import json
@@ -216,7 +217,7 @@ def test_another_model_is_not_replaced_by_halves(tmp_path: Path) -> None:
             save_pretrained(tmp_path, other, params, layout=layout)
         assert {x.name: x.read_bytes() for x in tmp_path.iterdir()} == before
     save_pretrained(tmp_path, other, params, layout="transformers", overwrite=True)
-    assert load_pretrained(tmp_path)[0].vocab == 12
+    assert load_pretrained(tmp_path)[0].shapes()["embedding"]["weight"][0] == 12
 
 
 KILLED = """
