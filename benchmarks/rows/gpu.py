@@ -161,7 +161,7 @@ def _dplr(lib: str) -> Row:
         "dplr_kernel",
         f"dplr_kernel float32, H {channels}, {pairs} pairs, L {length}",
         lib,
-        (Bar("faster", 1.0, ("cauchy",)),) if lib == "torch-cuda" else (),
+        (Bar("faster", 1.0, ("cauchy",)) if lib == "torch-cuda" else kernels.ACCURATE,),
         lambda quick: dplr_work(lib, (8, 4, 128) if quick else kernels.TYPICAL),
     )
 

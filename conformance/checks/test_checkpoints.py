@@ -135,7 +135,7 @@ def test_parameters_that_cannot_be_stored(tmp_path: Path, bad: Any, message: str
 
 @pytest.mark.parametrize("path", [None, 3, ["x"], b"x", np.ones(2)])
 def test_what_is_no_path(path: Any) -> None:
-    message = f"path is {type(path).__name__} .*; expected the path of a file"
+    message = f"path is {type(path).__name__} .*; expected a path"
     with pytest.raises(SSMError, match=f"load: {message}"):
         checkpoints.load(path)
     with pytest.raises(SSMError, match=f"save: {message}"):

@@ -58,6 +58,7 @@ def test_statistics_of_a_network() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_parameter_groups_name_every_parameter_once(name: str) -> None:
+    """Every parameter is in one group of an optimiser, and in no other."""
     module = MODULES[name]
     named = [n for group in module.param_groups() for n in group.names]
     assert sorted(named) == sorted(n for n, _ in arrays.leaves(module.shapes()))
@@ -196,6 +197,7 @@ BAD: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize("at", range(len(BAD)))
 def test_hyper_parameters_that_cannot_be(at: int) -> None:
+    """Hyper-parameters that make no sense are refused by name."""
     make, message = BAD[at]
     with pytest.raises(SSMError, match=message):
         make()

@@ -231,6 +231,7 @@ def test_initial_state_is_no_state(ssm_eager: Any, worst: Any, name: str) -> Non
 
 
 def test_the_bar_can_be_missed(worst: Any) -> None:
+    """A value that is wrong in one place misses its tolerance."""
     library = backend.load("numpy")
     with pytest.raises(AssertionError):
         share(worst, "nothing", library, np.ones(3), np.ones(3) + 1e-6)

@@ -101,5 +101,6 @@ def test_every_dropout_has_its_own_mask() -> None:
 
 @pytest.mark.parametrize("key", [-1, 1.5, "x", True, (1,), np.zeros(3, int), np.zeros(2)])
 def test_what_is_no_key(key: Any) -> None:
+    """What is no key of random numbers is refused."""
     with pytest.raises(SSMError, match=r"key is .*; expected a whole number"):
         blocks.Dropout(4, 0.5)({}, np.ones((1, 4)), key=key)
