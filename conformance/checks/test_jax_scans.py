@@ -71,7 +71,8 @@ def test_known_step_sizes_inside_a_compiled_function() -> None:
     rng = np.random.default_rng(0)
     u, B, C = (jax.numpy.asarray(rng.standard_normal((5, n)), "float32") for n in (2, 3, 3))
     delta, wrong, A = (
-        x * jax.numpy.ones((n, k)) for x, n, k in ((0.125, 5, 2), (-0.125, 5, 2), (-1.0, 2, 3))
+        x * jax.numpy.ones((n, k), "float32")
+        for x, n, k in ((0.125, 5, 2), (-0.125, 5, 2), (-1.0, 2, 3))
     )
     scan = jax.jit(lambda u: ssm.selective_scan(u, delta, A, B, C))
     np.testing.assert_allclose(scan(u), ssm.selective_scan(u, delta, A, B, C), rtol=1e-5)
