@@ -33,7 +33,7 @@ def diagonal_scan(
     for cut in reversed(cuts) if reverse else cuts:
         drive = (u[:, cut] @ into).view(a.dtype)
         kept = None if keep is None else keep[:, cut]
-        x = states(a[None, None, :], drive, carried, kept, reverse, False, threads)
+        x = states(a[None, None, :], drive, carried, kept, reverse, threads)
         np.matmul(x.view(u.dtype), out, out=y[:, cut])
     return y, carried.astype(a.dtype)
 
