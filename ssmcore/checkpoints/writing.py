@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def save_pretrained(
         target = target if target.suffix == ".safetensors" else _folder(target) / WEIGHTS
         if target.name == WEIGHTS:
             _check_place(target.parent, None, model, overwrite)
-        _write_weights(target, {name: name for name in flat}, flat, dtypes, metadata)
+        _write_weights(target, [(name, name) for name in flat], flat, dtypes, metadata)
         _write_tokens(target.parent, special)
         return
     kind = "mamba_ssm" if layout == "mamba_ssm" else _kind(model)
@@ -106,7 +106,10 @@ def save_pretrained(
         largest = max(flat, key=lambda name: int(np.prod(flat[name].shape)))
         config |= {"dtype": dtypes[largest]}
         config = dict.fromkeys(SPECIAL) | config
-    _write_weights(target / WEIGHTS, places, flat, dtypes, {"format": "pt"}, foreign=True)
+    pairs = list(places.items())
+    if kind == "mamba_ssm" and config["tie_embeddings"]:  # asked for under both names there
+        pairs.append(("embedding.weight", LAYOUTS[kind].names["head.weight"]))
+    _write_weights(target / WEIGHTS, pairs, flat, dtypes, {"format": "pt"}, foreign=True)
     replace(target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
     _write_tokens(target, special)
     _delete_shards(target)
@@ -180,7 +183,7 @@ def _check_place(folder: Path, kind: str | None, model: Any, overwrite: bool) ->
 
 def _write_weights(
     path: Path,
-    places: Mapping[str, str],
+    places: Iterable[tuple[str, str]],
     flat: Mapping[str, Array],
     dtypes: Mapping[str, str],
     metadata: Mapping[str, str],
@@ -193,7 +196,7 @@ def _write_weights(
         values = functools.partial(_host, flat[name], turn)
         return place, dtypes[name], (shape[1], 1, shape[0]) if turn else shape, values
 
-    write(path, (entry(name, place) for name, place in places.items()), metadata)
+    write(path, (entry(name, place) for name, place in places), metadata)
 
 
 def _host(x: Array, turn: bool) -> np.ndarray[Any, Any]:
