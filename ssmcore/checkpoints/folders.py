@@ -11,7 +11,7 @@ import numpy as np
 
 from ssmcore.checkpoints import griffin_lm, mamba_lm
 from ssmcore.checkpoints.configs import module_from_config, parse_json
-from ssmcore.checkpoints.files import stored_config
+from ssmcore.checkpoints.files import KEY, stored_config
 from ssmcore.checkpoints.tensors import Stored, header_of
 from ssmcore.composition import flattened
 from ssmcore.errors import SSMError, nearest
@@ -96,6 +96,9 @@ class Found(NamedTuple):
 def open_folder(path: Path) -> Found:
     """Return what the folder, or file of ssmcore's own, at ``path`` holds; no weight is read."""
     if path.is_file():
+        if (path.parent / CONFIG).is_file() and KEY not in header_of(path)[1]:
+            msg = f"{str(path)!r} is one file of a checkpoint: give the folder {str(path.parent)!r}"
+            raise SSMError(msg)
         return _own(path)
     if not path.is_dir():
         msg = f"no folder {str(path)!r}; expected one with {CONFIG} and {WEIGHTS}"
