@@ -101,10 +101,7 @@ def generate(
         msg = f"generate: seed is {seed}; expected a whole number below 2**128"
         raise SSMError(msg)
     flat, rows = _rows(model, prompts, state)
-    if isinstance(stop, str) or not isinstance(stop, Iterable):
-        msg = f"generate: stop is {stop!r:.50}; expected a sequence of tokens"
-        raise SSMError(msg)
-    ends = frozenset(_tokens("stop", list(stop), model.vocab))
+    ends = frozenset(_ends(stop, model.vocab))
     return Generation(model, params, rows, state, how, int(seed), ends, max_tokens, flat)
 
 
@@ -310,6 +307,13 @@ def _listed(prompts: Any) -> list[Any]:
     return [list(x) if isinstance(x, Iterable) and not isinstance(x, str) else x for x in rows]
 
 
+def _ends(stop: Any, vocab: int) -> list[int]:
+    if isinstance(stop, str) or not isinstance(stop, Iterable):
+        msg = f"generate: stop is {stop!r:.50}; expected a sequence of tokens"
+        raise SSMError(msg)
+    return _tokens("stop", list(stop), vocab)
+
+
 def _tokens(where: str, row: Any, vocab: int) -> list[int]:
     """Return a list of tokens of the vocabulary."""
     if not isinstance(row, list):
@@ -326,7 +330,8 @@ def _tokens(where: str, row: Any, vocab: int) -> list[int]:
 def _state_rows(model: LanguageModel, state: Any) -> int:
     """Return the number of rows of a state; SSMError for one of something else."""
     given = state if isinstance(state, dict) else {}
-    logits, drawn = given.get("logits"), given.get("drawn")
+    logits: Any = given.get("logits")
+    drawn: Any = given.get("drawn")
     fits = isinstance(logits, np.ndarray) and logits.ndim == 2 and logits.shape[1] == model.vocab
     counted = isinstance(drawn, np.ndarray) and drawn.dtype.kind == "i" and (drawn >= 0).all()
     if not (fits and counted and drawn.shape == logits.shape[:1]):
