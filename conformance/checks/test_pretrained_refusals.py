@@ -156,6 +156,11 @@ OWN: dict[str, tuple[Any, str]] = {
     "option": ({"model": "LRU", "d_model": 2, "d_stat": 4}, "did you mean 'd_state'"),
     "nested": ({"model": "Stack", "blocks": [{"d_model": 1}]}, r"config.blocks\[0\] is"),
     "layers": ({"model": "LanguageModel", "n_layers": 10**9}, "n_layers is 1000000000"),
+    "states": ({"model": "LSSL", "d_model": 2, "d_state": 10**6}, "d_state is 1000000, and there"),
+    "states inside": (
+        {"model": "Stack", "blocks": [{"model": "LSSL", "d_model": 2, "d_state": 10**6}]},
+        "d_state is 1000000, and there are 2 numbers",
+    ),
 }
 
 
@@ -248,6 +253,18 @@ def test_what_could_not_be_read_back_leaves_the_old_one(
     assert "(2, 1)" in str(caught.value)
     assert str(tmp_path) in str(caught.value)
     assert {x.name: x.read_bytes() for x in tmp_path.iterdir()} == before
+
+
+def test_weights_of_our_own_are_not_replaced_by_halves(tmp_path: Path) -> None:
+    """Foreign weights without their configuration would be neither the old nor the new model."""
+    model, params = tiny_mamba(tmp_path, "ssmcore")
+    before = {x.name: x.read_bytes() for x in tmp_path.iterdir()}
+    for layout in ("transformers", "mamba_ssm"):
+        with pytest.raises(ssm.SSMError, match=r"of ssmcore's own.*overwrite=True"):
+            save_pretrained(tmp_path, model, params, layout=layout)
+        assert {x.name: x.read_bytes() for x in tmp_path.iterdir()} == before
+    save_pretrained(tmp_path, model, params, layout="transformers", overwrite=True)
+    assert load_pretrained(tmp_path)[0].shapes() == model.shapes()
 
 
 def test_another_model_is_not_replaced_by_halves(tmp_path: Path) -> None:

@@ -20,7 +20,16 @@ from ssmcore.arrays import leaves
 from ssmcore.blocks import Mamba
 from ssmcore.checkpoints.configs import module_config
 from ssmcore.checkpoints.files import metadata_of, path_name
-from ssmcore.checkpoints.folders import CONFIG, INDEX, LAYOUTS, TAPS, WEIGHTS, kind_of, read_json
+from ssmcore.checkpoints.folders import (
+    CONFIG,
+    INDEX,
+    LAYOUTS,
+    TAPS,
+    WEIGHTS,
+    is_own,
+    kind_of,
+    read_json,
+)
 from ssmcore.checkpoints.same import difference
 from ssmcore.checkpoints.tensors import FLOATS, write
 from ssmcore.checkpoints.tokens import GENERATION, SPECIAL, check_special_tokens
@@ -165,6 +174,12 @@ def _check_place(folder: Path, kind: str | None, model: Any, overwrite: bool) ->
     """
     config = folder / CONFIG
     if not config.exists():
+        if kind is not None and not overwrite and is_own(folder / WEIGHTS):
+            msg = (
+                f"{str(folder / WEIGHTS)!r} is of ssmcore's own layout, and two files cannot be "
+                "replaced at once; expected an empty folder, or overwrite=True"
+            )
+            raise SSMError(msg)
         return {}
     if kind is not None:
         with contextlib.suppress(SSMError):
