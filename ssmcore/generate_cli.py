@@ -92,6 +92,8 @@ def generate(
 
     with _clean_errors():
         check_writable(save_state)
+        if not checkpoint.exists():
+            load_pretrained(checkpoint)  # says what is expected there
         if (prompt is None) == (tokens is None) and not (state and prompt is None):
             msg = "generate: expected --prompt or --tokens, one of them (none with --state)"
             raise SSMError(msg)

@@ -27,6 +27,7 @@ __all__ = ["Generation", "generate", "load_state", "save_state"]
 
 CHUNK = 512
 """Steps of a prompt that run at a time."""
+SEEDS = 2**128
 
 
 def generate(
@@ -96,8 +97,11 @@ def generate(
         if not unbounded and not (whole and int(value or 0) >= 0):
             msg = f"generate: {name} is {value!r:.50}; expected a whole number of at least 0"
             raise SSMError(msg)
+    if seed >= SEEDS:
+        msg = f"generate: seed is {seed}; expected a whole number below 2**128"
+        raise SSMError(msg)
     flat, rows = _rows(model, prompts, state)
-    ends = frozenset(_tokens("stop", list(stop), model.vocab))
+    ends = frozenset(_ends(stop, model.vocab))
     return Generation(model, params, rows, state, how, int(seed), ends, max_tokens, flat)
 
 
@@ -291,13 +295,23 @@ def _rows(model: LanguageModel, prompts: Any, state: Any) -> tuple[bool, list[li
 
 def _listed(prompts: Any) -> list[Any]:
     """Return tokens, or rows of them, as lists."""
+    given = prompts
     if hasattr(prompts, "dtype"):
-        return backends.to_numpy(prompts).tolist()  # type: ignore[no-any-return]
+        prompts = backends.to_numpy(prompts).tolist()
     if isinstance(prompts, str) or not isinstance(prompts, Iterable):
-        msg = f"generate: prompts are {prompts!r:.50}; expected tokens, or sequences of tokens"
+        msg = f"generate: prompts are {given!r:.50}; expected tokens, or sequences of tokens"
         raise SSMError(msg)
+    if prompts is not given:
+        return list(prompts)
     rows = [x.tolist() if hasattr(x, "tolist") else x for x in prompts]
     return [list(x) if isinstance(x, Iterable) and not isinstance(x, str) else x for x in rows]
+
+
+def _ends(stop: Any, vocab: int) -> list[int]:
+    if isinstance(stop, str) or not isinstance(stop, Iterable):
+        msg = f"generate: stop is {stop!r:.50}; expected a sequence of tokens"
+        raise SSMError(msg)
+    return _tokens("stop", list(stop), vocab)
 
 
 def _tokens(where: str, row: Any, vocab: int) -> list[int]:
@@ -315,12 +329,15 @@ def _tokens(where: str, row: Any, vocab: int) -> list[int]:
 
 def _state_rows(model: LanguageModel, state: Any) -> int:
     """Return the number of rows of a state; SSMError for one of something else."""
-    logits = state.get("logits") if isinstance(state, dict) else None
-    fits = getattr(logits, "ndim", 0) == 2 and logits.shape[1] == model.vocab  # type: ignore[union-attr]
-    if not fits or "drawn" not in state or state["drawn"].shape != logits.shape[:1]:  # type: ignore[union-attr]
+    given = state if isinstance(state, dict) else {}
+    logits: Any = given.get("logits")
+    drawn: Any = given.get("drawn")
+    fits = isinstance(logits, np.ndarray) and logits.ndim == 2 and logits.shape[1] == model.vocab
+    counted = isinstance(drawn, np.ndarray) and drawn.dtype.kind == "i" and (drawn >= 0).all()
+    if not (fits and counted and drawn.shape == logits.shape[:1]):
         msg = "generate: state is not that of a generation of this model; expected Generation.state"
         raise SSMError(msg)
-    return len(logits)  # type: ignore[arg-type]
+    return len(logits)
 
 
 # ---------------------------------------------------------------------------------- saved states

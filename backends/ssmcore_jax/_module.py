@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import ssmcore
@@ -143,8 +144,8 @@ class Module:
         return_state : also return the state after the last step that is not padding
         training : BatchNorm takes the batch's statistics; also return the new running ones, for
             ``with_statistics``; for blocks and networks
-        key : randomness of dropout, an integer or integer array () or (2,), as from
-            ``jax.random.key_data``; None drops nothing; for blocks and networks
+        key : randomness of dropout, an integer or integer array () or (2,), or a key of
+            ``jax.random.key``; None drops nothing; for blocks and networks
         checkpoint : forget what is inside each block of a stack, and compute it again for the
             gradient; for blocks and networks
         and what else the definition takes, such as ``padding`` and ``logits`` of a LanguageModel
@@ -158,6 +159,8 @@ class Module:
         SSMError
             Anything that does not fit, before any work.
         """
+        if isinstance(options.get("key"), jax.Array):
+            options["key"] = _key_data(options["key"])
         return self.definition(self.params, u, state, **options)
 
     @checked_arguments
@@ -273,6 +276,11 @@ class Named(Module):
         example = EXAMPLE.replace("{input}", input).replace("{shape}", str(shape))
         cls.__doc__ = constructor_doc(of, "ssmcore_jax", example)
         cls.__signature__ = constructor_signature(of)  # type: ignore[attr-defined]
+
+
+def _key_data(key: jax.Array) -> jax.Array:
+    """Return the integers of a key of ``jax.random.key``; others are integers."""
+    return jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
 
 
 def _label(group: ParamGroup) -> str:

@@ -224,6 +224,8 @@ class Module(torch.nn.Module):
     def _run(self, call: Callable[..., Any], u: Any, *args: Any, **options: Any) -> Any:
         """Call the definition with the parameters, where autocast lowers nothing else."""
         kind = u.device.type if isinstance(u, torch.Tensor) else "cpu"
+        if kind == "meta":  # which autocast does not know
+            return call(self.params, u, *args, **options)
         lower = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         params = _tree(self, self._shapes, lower)
         with torch.autocast(kind, enabled=False):

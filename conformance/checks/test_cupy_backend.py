@@ -12,6 +12,7 @@ import pytest
 import ssmcore_cupy
 from checks.cushim import host
 from checks.small_layers import EVERY, assert_close, numbers
+from checks.small_networks import NETWORKS, inputs
 from ssmcore_cuda.source import Source
 from ssmcore_cupy import CupyBackend
 from ssmcore_cupy.launch import NULL, RawLaunch, strided
@@ -91,6 +92,34 @@ def test_a_step_of_s6_is_one_launch(dtype: str, launch: host.HostLaunch) -> None
     assert_close("outputs", np.stack(steps, axis=1), expected, dtype)
     assert state is not None
     assert_close("state", state["x_s6"], last["x_s6"], dtype)
+
+
+@pytest.mark.parametrize(
+    ("name", "kernels"),
+    [
+        ("mamba", {"selective_scan", "short_convolution"}),
+        ("griffin", {"linear_scan", "short_convolution"}),
+        ("classifier", {"linear_scan"}),
+    ],
+)
+def test_networks_run_their_kernels(
+    name: str, kernels: set[str], launch: host.HostLaunch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With padding, then from the state that is left: the outputs of NumPy."""
+    model, u, lengths = NETWORKS[name], inputs(NETWORKS[name]), np.asarray([9, 4])
+
+    def run() -> list[Any]:
+        params = model.init(0, backend="numpy")
+        y, state = model(params, u, mode="scan", lengths=lengths, return_state=True)
+        return [y, model.step(params, u[:, 0], state)[0]]
+
+    with monkeypatch.context() as without:
+        without.setattr(backend, "_owner_of_type", {})
+        without.setattr(backend, "_registered", {})
+        expected = run()
+    for y, exact in zip(run(), expected, strict=True):
+        assert_close(name, y, exact, "float32")
+    assert set(launch.launched) == kernels
 
 
 def test_references_run_where_native_code_is_switched_off(

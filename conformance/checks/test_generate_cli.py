@@ -116,6 +116,14 @@ def test_refused(options: tuple[str, ...], said: str) -> None:
     assert said in refusal("generate", "--checkpoint", str(MAMBA), *options)
 
 
+def test_no_folder_there() -> None:
+    for given in (("--prompt", "a"), ("--tokens", "1")):
+        said = refusal("generate", "--checkpoint", "no/such", *given)
+        assert "no folder 'no/such'; expected one with config.json" in said
+    file = str(MAMBA / "model.safetensors")
+    assert "give the folder" in refusal("generate", "--checkpoint", file, "--tokens", "1")
+
+
 def test_no_language_model_there(tmp_path: Path) -> None:
     from ssmcore import LRU
     from ssmcore.checkpoints import save_pretrained

@@ -214,7 +214,11 @@ def test_greedy_takes_the_first_of_equals() -> None:
         ([1], {"top_k": 0}, "top_k"),
         ([1], {"max_tokens": 1.5}, "max_tokens is 1.5"),
         ([1], {"seed": -1}, "seed is -1"),
+        ([1], {"seed": 2**128}, r"seed is 3402.*456; .*below 2\*\*128"),
         ([1], {"stop": [99]}, "stop has 99"),
+        ([1], {"stop": 3}, "stop is 3; expected a sequence of tokens"),
+        ([1], {"stop": None}, "stop is None; expected a sequence of tokens"),
+        (np.asarray(3), {}, "prompts are array.3.; expected tokens, or sequences"),
         ([1], {"state": {"logits": 3}}, "state is not that of"),
     ],
 )
@@ -231,6 +235,15 @@ def test_wrong_number_of_rows() -> None:
         generate(model, model.init(0), [3], state=state)
     with pytest.raises(ssm.SSMError, match="model is LRU"):
         generate(ssm.LRU(2), {}, [1])  # type: ignore[arg-type]
+
+
+def test_a_state_that_is_bent() -> None:
+    model = networks.mamba(64, 4, 1)
+    params = model.init(0)
+    state = generate(model, params, [[1], [2]]).state
+    for drawn in ([0, 0], np.zeros(2), np.asarray([-1, 0]), np.zeros(3, int)):
+        with pytest.raises(ssm.SSMError, match="state is not that of"):
+            generate(model, params, state=state | {"drawn": drawn})
 
 
 def test_logits_that_are_no_numbers() -> None:

@@ -107,6 +107,14 @@ def test_statistics_are_those_of_numpy() -> None:
         assert_close(name, new[name], x.astype("float32"), "float32")
 
 
+def test_keys_of_jax_itself() -> None:
+    model, u = ssm.Module(DROPPING), _input(DROPPING)
+    key = jax.random.key(7)
+    run = jax.jit(lambda model, key: model(u, key=key))
+    assert np.array_equal(run(model, key), run(model, jax.random.key_data(key)))
+    assert not np.array_equal(run(model, key), run(model, jax.random.key(8)))
+
+
 def test_vmap_over_sequences() -> None:
     model, tokens = ssm.Module(MAMBA), _input(MAMBA)
     assert_close("mamba", jax.jit(jax.vmap(model))(tokens), _run(model, tokens), "float32")

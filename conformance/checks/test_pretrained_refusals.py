@@ -156,6 +156,11 @@ OWN: dict[str, tuple[Any, str]] = {
     "option": ({"model": "LRU", "d_model": 2, "d_stat": 4}, "did you mean 'd_state'"),
     "nested": ({"model": "Stack", "blocks": [{"d_model": 1}]}, r"config.blocks\[0\] is"),
     "layers": ({"model": "LanguageModel", "n_layers": 10**9}, "n_layers is 1000000000"),
+    "states": ({"model": "LSSL", "d_model": 2, "d_state": 10**6}, "d_state is 1000000, and there"),
+    "states inside": (
+        {"model": "Stack", "blocks": [{"model": "LSSL", "d_model": 2, "d_state": 10**6}]},
+        "d_state is 1000000, and there are 2 numbers",
+    ),
 }
 
 
@@ -205,6 +210,61 @@ def test_what_transformers_cannot_say(tmp_path: Path) -> None:
     with pytest.raises(ssm.SSMError, match="no module of ssmcore's own"):
         save_pretrained(tmp_path, object(), {})  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("layout", ["ssmcore", "transformers"])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"eos": 3}, "special token is 'eos'; expected one of .*eos_token_id"),
+        ({"eos_token_id": "</s>"}, "eos_token_id is '</s>'; expected a whole number"),
+        ({"bos_token_id": [1, 2]}, r"bos_token_id is \[1, 2\]; expected a whole number"),
+        (3, "special_tokens is 3; expected a mapping"),
+    ],
+)
+def test_special_tokens_that_could_not_be_read(
+    layout: str, given: Any, said: str, tmp_path: Path
+) -> None:
+    model = networks.mamba(11, 8, 2)
+    with pytest.raises(ssm.SSMError, match=said):
+        save_pretrained(tmp_path / "x", model, model.init(0), layout=layout, special_tokens=given)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("layout", ["ssmcore", "transformers"])
+@pytest.mark.parametrize(
+    ("value", "dtype", "said"),
+    [
+        (np.nan, None, "holds nan"),
+        (-np.inf, "bfloat16", "holds -inf"),
+        (1e5, "float16", r"holds 100000.0 at \(2, 1\), beyond float16"),
+        (3.4e38, "bfloat16", r"holds 3.39.*e.38 at \(2, 1\), beyond bfloat16"),
+    ],
+)
+def test_what_could_not_be_read_back_leaves_the_old_one(
+    layout: str, value: float, dtype: str | None, said: str, tmp_path: Path
+) -> None:
+    model, params = tiny_mamba(tmp_path, layout)
+    before = {x.name: x.read_bytes() for x in tmp_path.iterdir()}
+    params["layers"]["1"]["mixer"]["in_proj"]["weight"][2, 1] = value
+    with pytest.raises(ssm.SSMError, match=said) as caught:
+        save_pretrained(tmp_path, model, params, layout=layout, dtype=dtype)
+    assert "1.mixer.in_proj.weight" in str(caught.value)
+    assert "(2, 1)" in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert {x.name: x.read_bytes() for x in tmp_path.iterdir()} == before
+
+
+def test_weights_of_our_own_are_not_replaced_by_halves(tmp_path: Path) -> None:
+    """Foreign weights without their configuration would be neither the old nor the new model."""
+    model, params = tiny_mamba(tmp_path, "ssmcore")
+    before = {x.name: x.read_bytes() for x in tmp_path.iterdir()}
+    for layout in ("transformers", "mamba_ssm"):
+        with pytest.raises(ssm.SSMError, match=r"of ssmcore's own.*overwrite=True"):
+            save_pretrained(tmp_path, model, params, layout=layout)
+        assert {x.name: x.read_bytes() for x in tmp_path.iterdir()} == before
+    save_pretrained(tmp_path, model, params, layout="transformers", overwrite=True)
+    assert load_pretrained(tmp_path)[0].shapes() == model.shapes()
 
 
 def test_another_model_is_not_replaced_by_halves(tmp_path: Path) -> None:

@@ -200,6 +200,15 @@ def test_autocast_lowers_products_alone() -> None:
     assert {x.dtype for x in grads.values()} == {torch.float32}
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_shapes_on_the_meta_device(name: str) -> None:
+    model, u = ssm.Module(NETWORKS[name]).eval(), _input(NETWORKS[name])
+    shape = model(u).shape
+    y = model.to("meta")(u.to("meta"))
+    assert y.is_meta
+    assert y.shape == shape
+
+
 def test_checkpointing_keeps_less_for_the_same_gradient() -> None:
     model, u = ssm.Module(DROPPING), _input(DROPPING)
     kept, found = {}, {}

@@ -124,8 +124,14 @@ def _hawk(m: Any, p: Mapping[str, Any], u: Numbers) -> Numbers:
 
 
 def _h3(m: Any, p: Mapping[str, Any], u: Numbers) -> Numbers:
+    """Every head has a matrix of sequences k_i v_j, which one system runs; q_i weighs its rows."""
     q, k, v = (_part(m, p, f"{name}_proj", u) for name in "qkv")
-    return _part(m, p, "out_proj", q * _part(m, p, "ssm", _part(m, p, "shift", k) * v))
+    k, E = _part(m, p, "shift", k), m.head_dim
+    y = np.zeros_like(v)
+    for i in range(E):
+        for j in range(E):
+            y[:, j::E] += q[:, i::E] * _part(m, p, "ssm", k[:, i::E] * v[:, j::E])
+    return _part(m, p, "out_proj", y)
 
 
 def _attention(m: Any, p: Mapping[str, Any], u: Numbers) -> Numbers:

@@ -34,6 +34,7 @@ BLOCKS: dict[str, Module] = {
     ),
     "LRU block": blocks.SSMBlock(ssm.LRU(H, d_state=4), "none", activation="relu", glu="linear"),
     "H3": blocks.H3(H, d_state=4, taps=5),
+    "H3 with heads": blocks.H3(H, d_state=4, taps=3, head_dim=2),
     "Mamba": blocks.Mamba(H, d_state=3),
     "Mamba with biases": blocks.Mamba(H, d_state=3, expand=1.5, bias=True, conv_bias=False),
     "Hawk": blocks.Hawk(H, d_rnn=6, heads=2),

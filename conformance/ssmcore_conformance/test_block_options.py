@@ -175,6 +175,7 @@ BAD: list[tuple[Any, str]] = [
     (lambda: blocks.ShortConvolution(2, activation="swish"), "activation is 'swish'"),
     (lambda: blocks.GLU(2, 3, "half_glu1"), "d_out is 3"),
     (lambda: blocks.Mamba(4, expand=0), "expand is 0"),
+    (lambda: blocks.H3(4, head_dim=3), "head_dim is 3; expected a divisor of 4"),
     (lambda: blocks.Hawk(4, heads=3), "heads is 3; expected a divisor"),
     (lambda: blocks.LocalAttention(8, 3, 4), "heads is 3; expected a divisor"),
     (lambda: blocks.LocalAttention(6, 2, 4, rotary=1.0), "rotary is 1.0"),

@@ -18,6 +18,7 @@ from ssmcore.typing import Params
 
 __all__ = [
     "FORMAT",
+    "KEY",
     "VERSION",
     "flatten",
     "load",
@@ -34,7 +35,7 @@ DTYPES = (
     "F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"
 )  # fmt: skip
 """The dtypes, by their names in safetensors, that ``save`` writes and ``load`` reads."""
-_KEY = "ssmcore"  # the one entry of the safetensors metadata, a JSON object
+KEY = "ssmcore"  # the one entry of the safetensors metadata, a JSON object
 
 
 def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,7 +161,7 @@ def metadata_of(layer_config: Mapping[str, Any]) -> dict[str, str]:
             f"save: layer_config {dict(layer_config)!r} does not survive JSON; use lists, str keys"
         )
         raise SSMError(msg)
-    return {_KEY: text}
+    return {KEY: text}
 
 
 def path_name(owner: str, path: object) -> str:
@@ -248,7 +249,7 @@ def _tensor(name: str, file: Any, key: str) -> np.ndarray:
 def stored_config(name: str, metadata: Mapping[str, str]) -> dict[str, Any]:
     """Return the layer configuration, after checking that the file is ours and of this version."""
     try:
-        header = json.loads(metadata[_KEY])
+        header = json.loads(metadata[KEY])
         ours = header["format"] == FORMAT
         version, config = header["version"], dict(header["config"])
     except (KeyError, TypeError, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from ssmcore.checkpoints import griffin_lm, mamba_lm
 from ssmcore.checkpoints.configs import module_from_config, parse_json
-from ssmcore.checkpoints.files import stored_config
+from ssmcore.checkpoints.files import KEY, stored_config
 from ssmcore.checkpoints.tensors import Stored, header_of
 from ssmcore.composition import flattened
 from ssmcore.errors import SSMError, nearest
@@ -26,6 +27,7 @@ __all__ = [
     "WEIGHTS",
     "Found",
     "Layout",
+    "is_own",
     "kind_of",
     "open_folder",
     "read_json",
@@ -96,6 +98,9 @@ class Found(NamedTuple):
 def open_folder(path: Path) -> Found:
     """Return what the folder, or file of ssmcore's own, at ``path`` holds; no weight is read."""
     if path.is_file():
+        if (path.parent / CONFIG).is_file() and KEY not in header_of(path)[1]:
+            msg = f"{str(path)!r} is one file of a checkpoint: give the folder {str(path.parent)!r}"
+            raise SSMError(msg)
         return _own(path)
     if not path.is_dir():
         msg = f"no folder {str(path)!r}; expected one with {CONFIG} and {WEIGHTS}"
@@ -134,9 +139,18 @@ def _own(file: Path) -> Found:
     where = repr(str(file))
     config = stored_config(str(file), metadata)
     _check_layers(where, config, len(tensors))
+    _check_states(where, config, sum(math.prod(x.shape) for x in tensors.values()))
     model = _named(where, lambda: module_from_config(config))
     names = flattened(model.shapes())
     return Found(where, model, tensors, {name: name for name in names}, {}, own=True)
+
+
+def is_own(file: Path) -> bool:
+    """Whether a file of ssmcore's own is there; a broken one is none."""
+    try:
+        return file.is_file() and KEY in header_of(file)[1]
+    except SSMError:
+        return False
 
 
 def _foreign(file: Path, config: dict[str, Any]) -> Found:
@@ -190,6 +204,19 @@ def _check_layers(where: str, config: Any, tensors: int) -> None:
                 msg = f"{where}: {key} is {value}, and there are {tensors} tensors: one is wrong"
                 raise SSMError(msg)
             _check_layers(where, value, tensors)
+
+
+def _check_states(where: str, config: Any, numbers: int) -> None:
+    """Raise SSMError for transitions (N, N) that the file cannot hold, before one is made."""
+    inside: Any = config if isinstance(config, list) else ()
+    if isinstance(config, Mapping):
+        inside, N = config.values(), config.get("d_state", 0)
+        known = config.get("model") == "LSSL" and isinstance(N, int | float)
+        if known and not numbers >= N * N:
+            msg = f"{where}: d_state is {N}, and there are {numbers} numbers: one is wrong"
+            raise SSMError(msg)
+    for value in inside:
+        _check_states(where, value, numbers)
 
 
 def _prefixed(tensors: dict[str, Stored], base: str, embedding: str) -> dict[str, Stored]:

@@ -131,7 +131,8 @@ def write(
 ) -> None:
     """Write (name, dtype, shape, values) to ``path``, one tensor at a time; whole or not at all.
 
-    ``dtype`` is a name such as "float32" or "bfloat16"; ``values()`` gives the array.
+    ``dtype`` is a name such as "float32" or "bfloat16"; ``values()`` gives the array. Raises
+    SSMError for numbers that are not finite in that dtype.
     """
     tensors = list(tensors)
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
@@ -145,9 +146,35 @@ def write(
 
     def fill(file: IO[bytes]) -> None:
         file.write(len(text).to_bytes(8, "little") + text)
-        for _, dtype, _, values in tensors:
+        for name, dtype, _, values in tensors:
             array = values()
-            array = to_bits(array) if dtype == "bfloat16" else array.astype(dtype, copy=False)
+            with np.errstate(over="ignore"):
+                kept = to_bits(array) if dtype == "bfloat16" else array.astype(dtype, copy=False)
+            _check_written(path, name, array, kept, dtype)
+            array = kept
             file.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
 
     replace_by(path, fill)
+
+
+def _check_written(
+    path: str | os.PathLike[str],
+    name: str,
+    given: np.ndarray[Any, Any],
+    kept: np.ndarray[Any, Any],
+    dtype: str,
+) -> None:
+    """Raise SSMError for numbers that ``load_pretrained`` would refuse: the old file stays."""
+    back = from_bits(kept) if dtype == "bfloat16" else kept
+    with np.errstate(invalid="ignore"):
+        ends = [f() for x in (given, back) if x.size for f in (x.min, x.max)]
+        if np.isfinite(ends).all():
+            return
+    bad = ~(np.isfinite(given) & np.isfinite(back))
+    at = np.unravel_index(int(np.argmax(bad)), kept.shape)
+    beyond = f", beyond {dtype}" if np.isfinite(given[at]) else ""
+    msg = (
+        f"{os.fspath(path)!r}: {name} holds {given[at]} at {tuple(map(int, at))}{beyond}; expected "
+        "finite numbers: nothing is written"
+    )
+    raise SSMError(msg)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ssmcore._arguments import plain
 from ssmcore.checkpoints.folders import CONFIG, read_json
-from ssmcore.errors import SSMError
+from ssmcore.errors import SSMError, check_choice
 
-__all__ = ["GENERATION", "SPECIAL", "TOKENIZER", "special_tokens"]
+__all__ = ["GENERATION", "SPECIAL", "TOKENIZER", "check_special_tokens", "special_tokens"]
 
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 GENERATION, TOKENIZER = "generation_config.json", "tokenizer.json"
@@ -31,8 +33,27 @@ def special_tokens(path: str | os.PathLike[str]) -> dict[str, Any]:
             given = read_json(file)
             found |= {name: given[name] for name in SPECIAL if given.get(name) is not None}
     for name, value in found.items():
-        several = value if isinstance(value, list) and name == "eos_token_id" else [value]
-        if not all(isinstance(x, int) and not isinstance(x, bool) for x in several):
-            msg = f"{str(path)!r}: {name} is {value!r:.50}; expected a whole number"
-            raise SSMError(msg)
+        _check_token(repr(str(path)), name, value)
     return found
+
+
+def check_special_tokens(owner: str, tokens: object) -> dict[str, Any]:
+    """Return special tokens to be written, {} for None; SSMError for what could not be read."""
+    if tokens is None:
+        return {}
+    if not isinstance(tokens, Mapping):
+        msg = f"{owner}: special_tokens is {tokens!r:.50}; expected a mapping from names to tokens"
+        raise SSMError(msg)
+    found = {name: plain(value) for name, value in tokens.items()}
+    for name, value in found.items():
+        check_choice(owner, "special token", name, SPECIAL)
+        if value is not None:
+            _check_token(owner, name, value)
+    return found
+
+
+def _check_token(owner: str, name: str, value: Any) -> None:
+    several = value if isinstance(value, list) and name == "eos_token_id" else [value]
+    if not all(isinstance(x, int) and not isinstance(x, bool) for x in several):
+        msg = f"{owner}: {name} is {value!r:.50}; expected a whole number"
+        raise SSMError(msg)

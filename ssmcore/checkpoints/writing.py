@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,19 @@ from ssmcore.arrays import leaves
 from ssmcore.blocks import Mamba
 from ssmcore.checkpoints.configs import module_config
 from ssmcore.checkpoints.files import metadata_of, path_name
-from ssmcore.checkpoints.folders import CONFIG, INDEX, LAYOUTS, TAPS, WEIGHTS, kind_of, read_json
+from ssmcore.checkpoints.folders import (
+    CONFIG,
+    INDEX,
+    LAYOUTS,
+    TAPS,
+    WEIGHTS,
+    is_own,
+    kind_of,
+    read_json,
+)
 from ssmcore.checkpoints.same import difference
 from ssmcore.checkpoints.tensors import FLOATS, write
-from ssmcore.checkpoints.tokens import GENERATION, SPECIAL
+from ssmcore.checkpoints.tokens import GENERATION, SPECIAL, check_special_tokens
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.module import Module
 from ssmcore.typing import Array, Params
@@ -66,8 +75,8 @@ def save_pretrained(
     Raises
     ------
     SSMError
-        Parameters of another model; a model that the layout cannot say; a folder that holds
-        another one or cannot be written.
+        Parameters of another model, or not finite in the dtype asked for; a model that the layout
+        cannot say; a folder that holds another one or cannot be written.
 
     Examples
     --------
@@ -84,6 +93,7 @@ def save_pretrained(
     check_flag("save_pretrained", overwrite=overwrite)
     if dtype is not None:
         check_choice("save_pretrained", "dtype", dtype, FLOATS.values())
+    special = check_special_tokens("save_pretrained", special_tokens)
     target = Path(path_name("save_pretrained", path))
     own = module_config(model)
     flat = dict(leaves(model._check_params(params)))
@@ -93,21 +103,24 @@ def save_pretrained(
         target = target if target.suffix == ".safetensors" else _folder(target) / WEIGHTS
         if target.name == WEIGHTS:
             _check_place(target.parent, None, model, overwrite)
-        _write_weights(target, {name: name for name in flat}, flat, dtypes, metadata)
-        _write_tokens(target.parent, special_tokens)
+        _write_weights(target, [(name, name) for name in flat], flat, dtypes, metadata)
+        _write_tokens(target.parent, special)
         return
     kind = "mamba_ssm" if layout == "mamba_ssm" else _kind(model)
     config = _config(kind, model)
     places = LAYOUTS[kind].places(flat)
     config |= _check_place(_folder(target), kind, model, overwrite)
-    config |= dict(special_tokens or {})
+    config |= special
     if layout == "transformers":
         largest = max(flat, key=lambda name: int(np.prod(flat[name].shape)))
         config |= {"dtype": dtypes[largest]}
         config = dict.fromkeys(SPECIAL) | config
-    _write_weights(target / WEIGHTS, places, flat, dtypes, {"format": "pt"}, foreign=True)
+    pairs = list(places.items())
+    if kind == "mamba_ssm" and config["tie_embeddings"]:  # asked for under both names there
+        pairs.append(("embedding.weight", LAYOUTS[kind].names["head.weight"]))
+    _write_weights(target / WEIGHTS, pairs, flat, dtypes, {"format": "pt"}, foreign=True)
     replace(target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
-    _write_tokens(target, special_tokens)
+    _write_tokens(target, special)
     _delete_shards(target)
 
 
@@ -161,6 +174,12 @@ def _check_place(folder: Path, kind: str | None, model: Any, overwrite: bool) ->
     """
     config = folder / CONFIG
     if not config.exists():
+        if kind is not None and not overwrite and is_own(folder / WEIGHTS):
+            msg = (
+                f"{str(folder / WEIGHTS)!r} is of ssmcore's own layout, and two files cannot be "
+                "replaced at once; expected an empty folder, or overwrite=True"
+            )
+            raise SSMError(msg)
         return {}
     if kind is not None:
         with contextlib.suppress(SSMError):
@@ -179,7 +198,7 @@ def _check_place(folder: Path, kind: str | None, model: Any, overwrite: bool) ->
 
 def _write_weights(
     path: Path,
-    places: Mapping[str, str],
+    places: Iterable[tuple[str, str]],
     flat: Mapping[str, Array],
     dtypes: Mapping[str, str],
     metadata: Mapping[str, str],
@@ -192,7 +211,7 @@ def _write_weights(
         values = functools.partial(_host, flat[name], turn)
         return place, dtypes[name], (shape[1], 1, shape[0]) if turn else shape, values
 
-    write(path, (entry(name, place) for name, place in places.items()), metadata)
+    write(path, (entry(name, place) for name, place in places), metadata)
 
 
 def _host(x: Array, turn: bool) -> np.ndarray[Any, Any]:
@@ -202,9 +221,9 @@ def _host(x: Array, turn: bool) -> np.ndarray[Any, Any]:
     return host.T[:, None, :] if turn else host
 
 
-def _write_tokens(folder: Path, special_tokens: Mapping[str, Any] | None) -> None:
-    if special_tokens:
-        content = json.dumps(dict(special_tokens), indent=2) + "\n"
+def _write_tokens(folder: Path, special: Mapping[str, Any]) -> None:
+    if special:
+        content = json.dumps(dict(special), indent=2) + "\n"
         replace(folder / GENERATION, content.encode())
 
 
