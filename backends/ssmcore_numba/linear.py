@@ -80,9 +80,45 @@ def _place(job: int, parts: int, channels: int) -> tuple[int, int, int]:
     return row, first, channels * (part + 1) // parts - first
 
 
+def _scan_step(down: bool) -> Any:
+    @kernel
+    def step(a, in_a, h, b, at, n, out):
+        """h_t = a_t h_{t-1} + b_t of n channels."""
+        for k in range(np.uint64(n)):
+            c = np.uint64(n - 1) - k if down else k
+            v = a[in_a + c] * h[c] + b[at + c]
+            h[c] = v
+            out[at + c] = v
+
+    return step
+
+
+def _adjoint_step(down: bool, adds: bool) -> Any:
+    @kernel
+    def step(a, in_a, on, g, at, n, G, h, in_h, da, in_da):
+        """G_t, conj(a_t) G_t for the next, and da_t = G_t conj(h_{t-1}), of n channels."""
+        for k in range(np.uint64(n)):
+            c = np.uint64(n - 1) - k if down else k
+            v = g[at + c] + on[c]
+            on[c] = np.conj(a[in_a + c]) * v
+            G[at + c] = v
+            if adds:
+                da[in_da + c] += v * np.conj(h[in_h + c])
+            else:
+                da[in_da + c] = v * np.conj(h[in_h + c])
+
+    return step
+
+
+# Memory is read along its order or against it, never forth and back: half the time.
+_scan_up, _scan_down = _scan_step(False), _scan_step(True)
+_adjoint_up, _adjoint_down = _adjoint_step(False, False), _adjoint_step(True, False)
+_adjoint_added = _adjoint_step(False, True)
+
+
 @kernel
 def _scan(first, last, a, b, state, keep, reverse, parts, out):
-    """Write the states h_t = a_t h_{t-1} + b_t."""
+    """Write the states."""
     _, length, channels = b.shape
     flat_a, flat_b, flat_out = a.reshape(-1), b.reshape(-1), out.reshape(-1)
     varies, restarts = a.shape[1] > 1, keep.shape[1] > 0
@@ -93,28 +129,27 @@ def _scan(first, last, a, b, state, keep, reverse, parts, out):
         for s in range(length):
             t = length - 1 - s if reverse else s
             in_a = np.uint64((row_a * a.shape[1] + t * varies) * channels + c0)
-            in_b = np.uint64((row * length + t) * channels + c0)
+            at = np.uint64((row * length + t) * channels + c0)
             if restarts and not keep[row_keep, t]:
                 for c in range(np.uint64(n)):
-                    h[c] = flat_b[in_b + c]
-                    flat_out[in_b + c] = flat_b[in_b + c]
+                    h[c] = flat_b[at + c]
+                    flat_out[at + c] = flat_b[at + c]
+            elif reverse:
+                _scan_down(flat_a, in_a, h, flat_b, at, n, flat_out)
             else:
-                for c in range(np.uint64(n)):
-                    v = flat_a[in_a + c] * h[c] + flat_b[in_b + c]
-                    h[c] = v
-                    flat_out[in_b + c] = v
+                _scan_up(flat_a, in_a, h, flat_b, at, n, flat_out)
 
 
 @kernel
 def _adjoint(first, last, a, h, g, start, keep, reverse, parts, moved, G, da):
     """Write G_t and da_t, the last step first; ``moved`` carries conj(a_t) G_t to the one before.
 
-    da of a transition that does not change with time is added up.
+    da of a transition that is the same at all times is added up.
     """
     _, length, channels = g.shape
     flat_a, flat_g, flat_G, flat_da = a.reshape(-1), g.reshape(-1), G.reshape(-1), da.reshape(-1)
     flat_h, flat_start = h.reshape(-1), start.reshape(-1)
-    varies, adds = a.shape[1] == length, da.shape[1] < length
+    varies = a.shape[1] == length
     for job in range(first, last):
         row, c0, n = _place(job, parts, channels)
         on = moved[row, c0 : c0 + n]
@@ -122,34 +157,21 @@ def _adjoint(first, last, a, h, g, start, keep, reverse, parts, moved, G, da):
         for s in range(length):
             t = s if reverse else length - 1 - s
             in_a = np.uint64((row_a * a.shape[1] + t * varies) * channels + c0)
-            in_g = np.uint64((row * length + t) * channels + c0)
-            in_da = np.uint64((row * length + t) * channels + c0 if varies else row * channels + c0)
+            at = np.uint64((row * length + t) * channels + c0)
+            before = t + 1 if reverse else t - 1
+            begins = before in (-1, length)
+            in_h = np.uint64((row if begins else row * length + before) * channels + c0)
+            before_it = (flat_start if begins else flat_h, in_h)
+            in_da = at if varies else np.uint64(row * channels + c0)
             if keep.shape[1] > 0 and not keep[row_keep, t]:
                 for c in range(np.uint64(n)):
-                    flat_G[in_g + c] = flat_g[in_g + c] + on[c]
+                    flat_G[at + c] = flat_g[at + c] + on[c]
                     on[c] = 0
                 if varies:
-                    flat_da[in_da : in_da + np.uint64(n)] = 0
-                continue
-            for c in range(np.uint64(n)):
-                v = flat_g[in_g + c] + on[c]
-                on[c] = np.conj(flat_a[in_a + c]) * v
-                flat_G[in_g + c] = v
-            before = t + 1 if reverse else t - 1
-            if before in (-1, length):
-                at = np.uint64(row * channels + c0)
-                _products(flat_G, in_g, flat_start, at, adds, flat_da, in_da, n)
+                    flat_da[at : at + np.uint64(n)] = 0
+            elif not varies:
+                _adjoint_added(flat_a, in_a, on, flat_g, at, n, flat_G, *before_it, flat_da, in_da)
+            elif reverse:
+                _adjoint_up(flat_a, in_a, on, flat_g, at, n, flat_G, *before_it, flat_da, in_da)
             else:
-                at = np.uint64((row * length + before) * channels + c0)
-                _products(flat_G, in_g, flat_h, at, adds, flat_da, in_da, n)
-
-
-@kernel
-def _products(G, in_G, h, in_h, adds, da, in_da, n):
-    """da_t = G_t conj(h_{t-1}), or what is to be added to it."""
-    if adds:
-        for c in range(np.uint64(n)):
-            da[in_da + c] += G[in_G + c] * np.conj(h[in_h + c])
-    else:
-        for c in range(np.uint64(n)):
-            da[in_da + c] = G[in_G + c] * np.conj(h[in_h + c])
+                _adjoint_down(flat_a, in_a, on, flat_g, at, n, flat_G, *before_it, flat_da, in_da)
