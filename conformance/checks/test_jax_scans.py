@@ -71,6 +71,13 @@ def test_memory_of_diagonal_scan() -> None:
     assert temporary(back, u, *kinds, u) <= states / 4
 
 
+def test_memory_of_a_batch() -> None:
+    """Rows that are wide enough are read and written where they lie: nothing as large as u."""
+    B, L, P = 4, 4096, 256
+    kinds = (((P,), "complex64"), ((P, P), "complex64"), ((P, P), "complex64"))
+    assert temporary(ssm.diagonal_scan, *kinds, ((B, L, P), "float32")) < 4 * B * L * P / 4
+
+
 def test_known_step_sizes_inside_a_compiled_function() -> None:
     """They are looked at as they are, and no operation of JAX's is traced for it."""
     rng = np.random.default_rng(0)
