@@ -78,6 +78,43 @@ def test_memory_of_a_batch() -> None:
     assert temporary(ssm.diagonal_scan, *kinds, ((B, L, P), "float32")) < 4 * B * L * P / 4
 
 
+@pytest.mark.parametrize(
+    ("L", "kind", "reverse"),
+    [(31, "float32", False), (77, "complex64", True), (1100, "complex64", False)],
+)
+def test_channels_step_by_step(L: int, kind: str, reverse: bool) -> None:
+    """Outputs, derivatives both ways and vmap are those of the steps, which a mask makes it take.
+
+    The mask restarts nothing. Lengths: too short for a product, a few and a rest, two blocks.
+    """
+    H, N = 40, 3
+    rng = np.random.default_rng(L)
+    values = [rng.uniform(0.5, 0.97, (H, N)), *rng.standard_normal((2, H, N))]
+    values.append(rng.standard_normal((2, H, N)))
+    if kind == "complex64":
+        values = [x * np.exp(1j * rng.uniform(0, 1, x.shape)) for x in values]
+    a, B, C, h = (x.astype(kind) for x in values)
+    u = rng.standard_normal((2, L, H)).astype("float32")
+    given = [jax.numpy.asarray(x) for x in (a, B, C, u, h)]
+    masked = [jax.numpy.zeros((L,), bool), None]
+
+    def run(given: Any, reset: Any) -> Any:
+        y, last = ssm.diagonal_scan(*given, reset=reset, reverse=reverse, return_state=True)
+        return [y, last.real, last.imag]
+
+    def everything(given: Any, reset: Any) -> Any:
+        out, pull = jax.vjp(lambda given: run(given, reset), given)
+        _, moved = jax.jvp(lambda given: run(given, reset), (given,), (given,))
+        one = jax.vmap(lambda u: run([*given[:3], u, None], reset)[0])(given[3])
+        return jax.tree.leaves((out, pull(out), moved, one))
+
+    steps, products = (jax.jit(everything)(given, reset) for reset in masked)
+    for found, wanted in zip(products, steps, strict=True):
+        off = np.linalg.norm(np.ravel(found - wanted))
+        limit = float(np.finfo(np.float32).eps) * (64 + min(L, 1 / (1 - 0.97)))
+        assert off <= limit * np.linalg.norm(np.ravel(wanted))
+
+
 def test_known_step_sizes_inside_a_compiled_function() -> None:
     """They are looked at as they are, and no operation of JAX's is traced for it."""
     rng = np.random.default_rng(0)
