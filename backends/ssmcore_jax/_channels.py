@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ssmcore import powers
 from ssmcore_jax._chunks import Chunk, Inputs
 from ssmcore_jax._scan import scan_with_last
 
@@ -31,7 +30,7 @@ T = 32
 """Steps taken at once."""
 BLOCK = 1 << 10
 """Steps whose states are held together."""
-SHARES, FEWEST = 4, 16
+SHARES, FEWEST = 8, 32
 """Groups of channels at most, and channels of a group at least: on the CPU XLA runs products as
 small as these on one core, but groups beside each other."""
 _matmul = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
@@ -78,16 +77,22 @@ def channels(a: Any, B: Any, C: Any, steps: Chunk, reverse: bool) -> Chunk:
 
 
 def _tables(a: Any, B: Any, C: Any) -> _Tables:
-    a_m = powers.powers(a, T + 1)
-    into = jnp.moveaxis(a_m[T - 1 :: -1] * B, 0, 1)
-    out = jnp.moveaxis(a_m[1:] * C, 0, 2)
-    k = jnp.sum((C * B * a_m[:T]).real, axis=-1).T
+    """The powers are made by a loop: XLA would form B and C anew for each of their products."""
+    H, N = a.shape
+    flat = jnp.reshape(a, (H * N,))
+    first = jnp.reshape(jnp.stack((B, a * C, a)), (3, 1, H * N))
+    b = jnp.concatenate((first, jnp.zeros((3, T - 1, H * N), a.dtype)), axis=1)
+    x, last = scan_with_last(flat, b, None, reset=None, reverse=False)
+    x = jnp.reshape(x, (3, T, H, N))
+    B_m, C_m = jnp.moveaxis(x[0], 0, 1), jnp.moveaxis(x[1], 0, 2)  # a^m B, a^(m+1) C
+    if jnp.iscomplexobj(a):
+        B_m = jnp.concatenate((B_m.real, B_m.imag), axis=2)
+        C_m = jnp.concatenate((C_m.real, -C_m.imag), axis=1)
+        C = jnp.concatenate((C.real, -C.imag), axis=1)
+    k = _matmul(B_m, C[..., None])[..., 0]
     lag = np.arange(T) - np.arange(T)[:, None]
     taps = jnp.where(lag >= 0, k[:, np.maximum(lag, 0)], 0)
-    if jnp.iscomplexobj(a):
-        into = jnp.concatenate((into.real, into.imag), axis=2)
-        out = jnp.concatenate((out.real, -out.imag), axis=1)
-    return _Tables(taps, into, out, jnp.reshape(a_m[T], (a.size,)))
+    return _Tables(taps, jnp.flip(B_m, 1), C_m, last[2])
 
 
 def _run(w: _Tables, h: Any, u: Any) -> tuple[Any, Any]:
