@@ -89,6 +89,10 @@ class Backend:
         """The devices that can be used now, the default one first."""
         return ["cpu"]
 
+    def processor(self) -> str:
+        """Return the kind of processor that is known to run everything, else "cpu"."""
+        return "cpu"
+
     def primitives(self) -> Mapping[str, Callable[..., Any]]:
         """Native implementations by primitive name; what is missing runs as the reference."""
         return {}

@@ -3,9 +3,11 @@
 ``ssmcore/data/modes.json`` has, for each way of running a library, the cost of the modes of a
 time-invariant system with its own states for each channel, in nanoseconds:
 
-    scan         s_0 + s_1 B L H N
+    scan         s_0 + s_1 B L H N + s_2 H N
     convolution  c_0 + c_1 B L H log2(2 L) + c_2 L H N
+    recurrence   r_0 + r_1 L + r_2 B L H N
 
+The recurrence takes part where the loop over time is compiled, with JAX.
 ``python -m benchmarks.fit_modes`` measures and writes it.
 """
 
@@ -27,15 +29,17 @@ Shape = tuple[int, int, int, int]
 def key(backend: Backend, *given: Array) -> str:
     """Return the name that the way ``given`` will be run goes by in the measurements."""
     native = "diagonal_scan" in backend.primitives() and not backend.differentiates(*given)
-    return f"{backend.name}, {'native' if native else 'reference'}"
+    where = "" if backend.processor() == "cpu" else f", {backend.processor()}"
+    return f"{backend.name}, {'native' if native else 'reference'}{where}"
 
 
 def terms(shape: Shape) -> dict[str, tuple[float, ...]]:
     """Return what the costs of each mode are proportional to."""
     B, L, H, N = shape
     return {
-        "scan": (1.0, float(B * L * H * N)),
+        "scan": (1.0, float(B * L * H * N), float(H * N)),
         "convolution": (1.0, B * L * H * math.log2(2 * max(L, 1)), float(L * H * N)),
+        "recurrence": (1.0, float(L), float(B * L * H * N)),
     }
 
 
@@ -51,11 +55,10 @@ no compiler follows the reading of a file."""
 
 
 def faster_mode(name: str, shape: Shape) -> str:
-    """Return "scan" or "convolution"; "convolution" where nothing was measured."""
-    if name not in COSTS:
-        return "convolution"
+    """Return the mode that is expected to be fastest; "convolution" where nothing was measured."""
+    found = terms(shape)
     expected = {
-        mode: sum(c * x for c, x in zip(COSTS[name][mode], found, strict=True))
-        for mode, found in terms(shape).items()
+        mode: sum(c * x for c, x in zip(costs, found[mode], strict=True))
+        for mode, costs in COSTS.get(name, {}).items()
     }
-    return min(expected, key=lambda mode: expected[mode])
+    return min(expected, key=lambda mode: expected[mode]) if expected else "convolution"

@@ -80,6 +80,12 @@ class JaxBackend(Backend):
 
         return [str(d) for d in jax.devices()]
 
+    def processor(self) -> str:
+        """JAX's default platform."""
+        import jax
+
+        return str(jax.default_backend())
+
     def primitives(self) -> Mapping[str, Callable[..., Any]]:
         """Scans of JAX's own and the references, each compiled by ``jax.jit`` as a whole."""
         return _compiled()

@@ -20,7 +20,7 @@ Inputs = dict[str, Any]
 """What changes with time: arrays (R, L, ...), all of one R and L; (T, ...) of a row's chunk."""
 Chunk = Callable[[Any, Inputs], tuple[Any, Any]]
 """(state of a row, inputs of a chunk) -> (state after it, outputs (T, ...))."""
-ENOUGH = {"cpu": 1 << 12}
+ENOUGH = {"cpu": 1 << 8}
 """Numbers that one step should touch, by platform: rows with fewer are taken together."""
 ELSEWHERE = 1 << 20
 

@@ -12,6 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from ssmcore_jax._channels import BLOCK, channels
 from ssmcore_jax._chunks import Chunk, Inputs, in_chunks, rows
 from ssmcore_jax._scan import scan_with_last
 from ssmcore_jax._varying import varying_alike
@@ -44,9 +45,15 @@ def diagonal_scan(
     if reset is not None:
         inputs["reset"] = rows(jnp.broadcast_to(reset, u.shape[:-1]), leading)
     a, B, C, h, inputs = varying_alike((a, B, C, h, inputs))
-    chunk = (_mixing if a.ndim == 1 else _separate)(a, B, C, reverse)
+    steps = (_mixing if a.ndim == 1 else _separate)(a, B, C, reverse)
+    blocks = a.ndim == 2 and reset is None
     y, h = in_chunks(
-        chunk, rows(h, leading), inputs, numbers=NUMBERS, shortest=SHORTEST, reverse=reverse
+        channels(a, B, C, steps, reverse) if blocks else steps,
+        rows(h, leading),
+        inputs,
+        numbers=NUMBERS,
+        shortest=BLOCK if blocks else SHORTEST,
+        reverse=reverse,
     )
     return jnp.reshape(y, u.shape), jnp.reshape(h, (*lead, *a.shape))
 
@@ -67,7 +74,7 @@ def _mixing(a: Any, B: Any, C: Any, reverse: bool) -> Chunk:
 
 
 def _separate(a: Any, B: Any, C: Any, reverse: bool) -> Chunk:
-    """A system for each channel: a, B, C (H, N)."""
+    """A system for each channel: a, B, C (H, N); step by step."""
     flat = jnp.reshape(a, (a.size,))
 
     def chunk(h: Any, now: Inputs) -> tuple[Any, Any]:

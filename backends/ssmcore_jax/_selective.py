@@ -80,23 +80,24 @@ def _in_chunks(
         inputs[name] = jnp.broadcast_to(x, (*u.shape[:-1], *x.shape[-2:])) if own else x
     if reset is not None:
         inputs["reset"] = jnp.broadcast_to(reset, u.shape[:-1])
-    A, h, inputs = varying_alike((A, h, inputs))
+    A, D, h, inputs = varying_alike((A, D, h, inputs))
     y, h = in_chunks(
-        lambda h, now: _chunk(A, h, now),
+        lambda h, now: _chunk(A, D, h, now),
         rows(arrays.widen(h), leading),
         {name: rows(x, leading) for name, x in inputs.items()},
         numbers=NUMBERS,
         shortest=SHORTEST,
     )
     y, h = jnp.reshape(y, u.shape), jnp.reshape(h, (*lead, *A.shape))
-    return (y if D is None else y + D * u), h.astype(dtype)
+    return y, h.astype(dtype)
 
 
-def _chunk(A: Any, h: Any, now: Inputs) -> tuple[Any, Any]:
-    """Return the state (H, N) of a row after a chunk and its outputs C_t h_t (T, H).
+def _chunk(A: Any, D: Any | None, h: Any, now: Inputs) -> tuple[Any, Any]:
+    """Return the state (H, N) of a row after a chunk and its outputs C_t h_t + D u_t (T, H).
 
-    Products are written as sums of products, whose derivatives hold no factor as large as they are.
-    States move by exp(delta_t A) in the widest float.
+    D u_t is added here, where it costs no array of the length of the sequence. Products are written
+    as sums of products, whose derivatives hold no factor as large as they are. States move by
+    exp(delta_t A) in the widest float.
     """
     u, delta, B, C = (now[name] for name in ("u", "delta", "B", "C"))
     flat = (u.shape[0], A.size)
@@ -111,7 +112,8 @@ def _chunk(A: Any, h: Any, now: Inputs) -> tuple[Any, Any]:
     )
     y = _product("thn,thn->th" if C.ndim == 3 else "thn,tn->th", jnp.reshape(x, a.shape), C)
     y = 2.0 * jnp.real(y) if jnp.iscomplexobj(A) else y
-    return jnp.reshape(last, h.shape), y.astype(u.dtype)
+    y = y.astype(u.dtype)
+    return jnp.reshape(last, h.shape), y if D is None else y + D * u
 
 
 def _portable(

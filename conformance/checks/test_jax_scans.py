@@ -40,14 +40,19 @@ def test_second_derivative(form: str, reverse: bool) -> None:
 
 
 def test_memory_of_selective_scan() -> None:
-    """Forward and backward take at most an eighth of all states as they are carried."""
+    """Forward and backward take at most an eighth of all states as they are carried.
+
+    D u is part of what a chunk does, and with it costs no array of the length of the sequence.
+    """
     B, L, H, N = 1, 2048, 768, 16
     wide, state = ((B, L, H), "float32"), ((B, L, N), "float32")
 
-    def back(g: Any, *given: Any) -> Any:
-        return jax.vjp(ssm.selective_scan, *given)[1](g)
+    def both(g: Any, *given: Any) -> Any:
+        y, pull = jax.vjp(ssm.selective_scan, *given)
+        return y, pull(g)
 
-    found = temporary(back, wide, wide, wide, ((H, N), "float32"), state, state)
+    given = (wide, wide, ((H, N), "float32"), state, state)
+    found = temporary(both, wide, *given, ((H,), "float32"))
     carried = 8 if jax.config.jax_enable_x64 else 4
     assert found <= carried * B * L * H * N / 8
 
@@ -64,6 +69,50 @@ def test_memory_of_diagonal_scan() -> None:
     states = 8 * B * L * P
     assert temporary(ssm.diagonal_scan, *kinds, u) <= states / 8
     assert temporary(back, u, *kinds, u) <= states / 4
+
+
+def test_memory_of_a_batch() -> None:
+    """Rows that are wide enough are read and written where they lie: nothing as large as u."""
+    B, L, P = 4, 4096, 256
+    kinds = (((P,), "complex64"), ((P, P), "complex64"), ((P, P), "complex64"))
+    assert temporary(ssm.diagonal_scan, *kinds, ((B, L, P), "float32")) < 4 * B * L * P / 4
+
+
+@pytest.mark.parametrize(
+    ("L", "kind", "reverse"),
+    [(31, "float32", False), (77, "complex64", True), (1100, "complex64", False)],
+)
+def test_channels_step_by_step(L: int, kind: str, reverse: bool) -> None:
+    """Outputs, derivatives both ways and vmap are those of the steps, which a mask makes it take.
+
+    The mask restarts nothing. Lengths: too short for a product, a few and a rest, two blocks.
+    """
+    H, N = 40, 3
+    rng = np.random.default_rng(L)
+    values = [rng.uniform(0.5, 0.97, (H, N)), *rng.standard_normal((2, H, N))]
+    values.append(rng.standard_normal((2, H, N)))
+    if kind == "complex64":
+        values = [x * np.exp(1j * rng.uniform(0, 1, x.shape)) for x in values]
+    a, B, C, h = (x.astype(kind) for x in values)
+    u = rng.standard_normal((2, L, H)).astype("float32")
+    given = [jax.numpy.asarray(x) for x in (a, B, C, u, h)]
+    masked = [jax.numpy.zeros((L,), bool), None]
+
+    def run(given: Any, reset: Any) -> Any:
+        y, last = ssm.diagonal_scan(*given, reset=reset, reverse=reverse, return_state=True)
+        return [y, last.real, last.imag]
+
+    def everything(given: Any, reset: Any) -> Any:
+        out, pull = jax.vjp(lambda given: run(given, reset), given)
+        _, moved = jax.jvp(lambda given: run(given, reset), (given,), (given,))
+        one = jax.vmap(lambda u: run([*given[:3], u, None], reset)[0])(given[3])
+        return jax.tree.leaves((out, pull(out), moved, one))
+
+    steps, products = (jax.jit(everything)(given, reset) for reset in masked)
+    for found, wanted in zip(products, steps, strict=True):
+        off = np.linalg.norm(np.ravel(found - wanted))
+        limit = float(np.finfo(np.float32).eps) * (64 + min(L, 1 / (1 - 0.97)))
+        assert off <= limit * np.linalg.norm(np.ravel(wanted))
 
 
 def test_known_step_sizes_inside_a_compiled_function() -> None:

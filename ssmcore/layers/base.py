@@ -226,7 +226,7 @@ class Layer(Module):
         return "scan" if scan else self._parallel_mode(params, u)
 
     def _parallel_mode(self, params: Params, u: Array) -> str:
-        """Return the faster of "scan" and "convolution"."""
+        """Return the mode that is expected to be fastest without restarts."""
         return "convolution"
 
     def _check_values(self, params: Params) -> None:
