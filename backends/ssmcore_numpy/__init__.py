@@ -28,17 +28,22 @@ class NumpyBackend(Backend):
         return array or isinstance(x, np.generic)
 
     def primitives(self) -> Mapping[str, Callable[..., Any]]:
-        """Numba's kernels, where numba is installed."""
+        """Numba's kernels, where numba is installed, and what needs none."""
         return _native()
 
 
 @functools.cache
 def _native() -> Mapping[str, Callable[..., Any]]:
-    if not (native() and importlib.util.find_spec("numba")):
+    if not native():
         return {}
-    from ssmcore_numpy import _primitives
+    from ssmcore.primitives import _kernel_by_powers
 
-    return {name: getattr(_primitives, name) for name in _primitives.__all__}
+    found = {"dplr_kernel": _kernel_by_powers.dplr_kernel}
+    if importlib.util.find_spec("numba"):
+        from ssmcore_numpy import _primitives
+
+        found |= {name: getattr(_primitives, name) for name in _primitives.__all__}
+    return found
 
 
 BACKEND = NumpyBackend()

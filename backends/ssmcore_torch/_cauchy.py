@@ -1,6 +1,7 @@
-"""``dplr_kernel`` on PyTorch: its Cauchy sums by native kernels, with their gradient.
+"""``dplr_kernel`` on PyTorch: by powers on the CPU, by Cauchy sums elsewhere.
 
-Ranks above MOST_RANK, and derivatives that the operator does not give, run as the reference.
+The sums have native kernels on CUDA devices, with their gradient. Ranks above MOST_RANK, and
+derivatives that the operator does not give, run as the reference.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ssmcore.primitives import REFERENCES
+from ssmcore.primitives import REFERENCES, _kernel_by_powers
 from ssmcore.primitives._reference_kernel import cauchy_sums
 from ssmcore_torch._ops import (
     KERNELS,
@@ -30,9 +31,13 @@ MOST_RANK = 2
 def dplr_kernel(dt: Tensor, Lambda: Tensor, P: Tensor, B: Tensor, C: Tensor, length: int) -> Tensor:
     """See ssmcore.dplr_kernel."""
     by_triton = KERNELS.get(dt.device.type) == "triton" and P.shape[0] <= MOST_RANK
-    use = by_triton and not transformed(dt, Lambda, P, B, C)
-    sums = _sums if use else cauchy_sums
-    K: Tensor = REFERENCES["dplr_kernel"](dt, Lambda, P, B, C, length, sums=sums)
+    K: Tensor
+    if by_triton and not transformed(dt, Lambda, P, B, C):
+        K = REFERENCES["dplr_kernel"](dt, Lambda, P, B, C, length, sums=_sums)
+    elif dt.device.type == "cpu":
+        K = _kernel_by_powers.dplr_kernel(dt, Lambda, P, B, C, length)
+    else:
+        K = REFERENCES["dplr_kernel"](dt, Lambda, P, B, C, length)
     return K
 
 

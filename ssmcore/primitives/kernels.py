@@ -98,7 +98,9 @@ def dplr_kernel(dt: Array, Lambda: Array, P: Array, B: Array, C: Array, length: 
     Generating function on a circle of radius e^(-1/L), a Cauchy product per node, the low rank by
     the Woodbury identity, one inverse FFT; C (I - (rho A_bar)^L) is formed here. No node meets a
     pole, even where Lambda = 0, and omega = -1 is a node like any other.
-    O(H N (L + N^2 log L)) operations, O(H N L) memory in the reference.
+    O(H N (L + N^2 log L)) operations, O(H N L) memory in the reference. NumPy, and PyTorch on the
+    CPU, multiply powers of A_bar instead, in float64: as many operations, all in products of
+    matrices, and O(H (L + N L^(1/2) + N^2)) memory.
     Source: S4 (Gu, Goel, Re 2022), Algorithm 1 and appendix C.3.
 
     Examples
