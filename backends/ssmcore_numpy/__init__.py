@@ -28,22 +28,17 @@ class NumpyBackend(Backend):
         return array or isinstance(x, np.generic)
 
     def primitives(self) -> Mapping[str, Callable[..., Any]]:
-        """Numba's kernels, where numba is installed, and what needs none."""
+        """Numba's kernels, where numba is installed."""
         return _native()
 
 
 @functools.cache
 def _native() -> Mapping[str, Callable[..., Any]]:
-    if not native():
+    if not (native() and importlib.util.find_spec("numba")):
         return {}
-    from ssmcore.primitives import _kernel_by_powers
+    from ssmcore_numpy import _primitives
 
-    found = {"dplr_kernel": _kernel_by_powers.dplr_kernel}
-    if importlib.util.find_spec("numba"):
-        from ssmcore_numpy import _primitives
-
-        found |= {name: getattr(_primitives, name) for name in _primitives.__all__}
-    return found
+    return {name: getattr(_primitives, name) for name in _primitives.__all__}
 
 
 BACKEND = NumpyBackend()

@@ -18,16 +18,13 @@ __all__ = ["PRIMITIVES"]
 
 OF_LIBRARY: dict[str, tuple[Callable[..., Any], ...]] = {
     "numba": (linear_scan, diagonal_scan, selective_scan),
-    "triton": (linear_scan, selective_scan),
+    "triton": (linear_scan, selective_scan, short_convolution, dplr_kernel),
 }
 
-ALWAYS: tuple[Callable[..., Any], ...] = (short_convolution, dplr_kernel)
-"""These need no library."""
-
-PRIMITIVES = {run.__name__: run for run in ALWAYS} | {
+PRIMITIVES = {"short_convolution": short_convolution} | {
     run.__name__: run
     for device, library in KERNELS.items()
     if device == "cpu" or torch.cuda.device_count() > 0
     for run in OF_LIBRARY[library]
 }
-"""By name; each asks for the device of its tensors itself."""
+"""By name; each asks for the device of its tensors itself. Short convolutions need no library."""
