@@ -19,9 +19,12 @@ from ssmcore.typing import Array
 
 __all__ = [
     "accurate_product",
+    "add",
+    "cayley",
     "factored_powers",
     "krylov",
     "matrix_squares",
+    "multiply",
     "narrow",
     "powers",
     "squares",
@@ -36,12 +39,14 @@ Wide: TypeAlias = tuple[Double, ...]
 """A real number (one Double) or a complex one (two)."""
 
 
-def _add(x: Double, y: Double, sign: float = 1.0) -> Double:
+def add(x: Double, y: Double, sign: float = 1.0) -> Double:
+    """Return x + sign y."""
     s, e = arrays.two_sum(x[0], sign * y[0])
     return _renormalise(s, e + (x[1] + sign * y[1]))
 
 
-def _multiply_double(x: Double, y: Double) -> Double:
+def multiply(x: Double, y: Double) -> Double:
+    """Return x y."""
     p, e = arrays.two_product(x[0], y[0])
     return _renormalise(p, e + (x[0] * y[1] + x[1] * y[0]))
 
@@ -54,10 +59,10 @@ def _renormalise(s: Array, e: Array) -> Double:
 def _square(x: Wide) -> Wide:
     """Return x^2; of a complex x = (r, i): ((r + i)(r - i), 2 r i)."""
     if len(x) == 1:
-        return (_multiply_double(x[0], x[0]),)
+        return (multiply(x[0], x[0]),)
     r, i = x
     twice = 2.0 * r[0], 2.0 * r[1]
-    return _multiply_double(_add(r, i), _add(r, i, -1.0)), _multiply_double(twice, i)
+    return multiply(add(r, i), add(r, i, -1.0)), multiply(twice, i)
 
 
 def _widen(a: Array) -> Wide:
@@ -198,29 +203,47 @@ def accurate_product(A: Array) -> Callable[[Array], Double]:
     return apply
 
 
-def matrix_squares(A: Array, count: int) -> list[Array]:
+def cayley(X: Double) -> tuple[Double, Array]:
+    """Return (I - X)^-1 (I + X) of float32 matrices (..., N, N), and the inverse, rounded.
+
+    The inverse is corrected once by what it leaves of I (Newton), which squares its error.
+    """
+    xp = arrays.namespace(X[0])
+    eye = xp.eye(X[0].shape[-1], dtype=X[0].dtype, device=arrays.device(X[0]))
+    eye = eye + 0.0 * X[0]  # two_sum takes no constants
+    one = eye, xp.zeros_like(eye)
+    inner = add(one, X, -1.0)
+    inverse = xp.linalg.inv(inner[0])
+    columns = _slices((inverse, xp.zeros_like(inverse)), -2, DIGITS)
+    left = add(one, _sliced_product(_slices(inner, -1, DIGITS), columns), -1.0)
+    high, low = _renormalise(inverse, inverse @ (left[0] + left[1]))
+    return add((2.0 * high, 2.0 * low), one, -1.0), high
+
+
+def matrix_squares(A: Array, count: int, low: Array | None = None) -> list[Array]:
     """Return [A, A^2, A^4, ...] of real matrices (..., N, N): ``count`` of them.
 
-    In float32 each is correct to about one ulp of its largest entries.
+    In float32 each is correct to about one ulp of its largest entries, and they are those of
+    A + ``low``.
     """
     if narrow(A) and count > 1:
-        return _narrow_squares(A, count)
+        return _narrow_squares(
+            (A, arrays.namespace(A).zeros_like(A) if low is None else low), count
+        )
     out = [A][:count]
     while len(out) < count:
         out.append(out[-1] @ out[-1])
     return out
 
 
-def _narrow_squares(A: Array, count: int) -> list[Array]:
-    xp = arrays.namespace(A)
-
+def _narrow_squares(A: Double, count: int) -> list[Array]:
     def square(x: Double, _: object) -> tuple[Double, Array]:
         x = _sliced_product(_slices(x, -1, DIGITS), _slices(x, -2, DIGITS))
         return x, x[0]
 
-    ticks = {"tick": arrays.arange(A, count - 1, A.dtype)}
-    _, levels = backend.of(A).fold(square, (A, xp.zeros_like(A)), ticks)
-    return [A, *(levels[k, ...] for k in range(count - 1))]
+    ticks = {"tick": arrays.arange(A[0], count - 1, A[0].dtype)}
+    _, levels = backend.of(A[0]).fold(square, A, ticks)
+    return [A[0], *(levels[k, ...] for k in range(count - 1))]
 
 
 def krylov(A: Array, B: Array, length: int) -> Array:

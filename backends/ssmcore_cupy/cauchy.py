@@ -8,7 +8,8 @@ import numpy as np
 from ssmcore_cuda.source import Source
 
 from ssmcore import arrays
-from ssmcore.primitives import _reference_kernel as reference
+from ssmcore.primitives import REFERENCES
+from ssmcore.primitives import _generating_function as generating
 from ssmcore_cupy.launch import Launch, strided
 from ssmcore_cupy.rows import real_name
 
@@ -23,16 +24,16 @@ MOST_RANK = 3
 def dplr_kernel(launch: Launch, dt: Any, Lambda: Any, P: Any, B: Any, C: Any, length: int) -> Any:
     """See ssmcore.dplr_kernel."""
     if length == 0 or 0 in Lambda.shape or P.shape[0] > MOST_RANK:
-        return reference.dplr_kernel(dt, Lambda, P, B, C, length)
+        return REFERENCES["dplr_kernel"](dt, Lambda, P, B, C, length)
     xp = arrays.namespace(dt, Lambda, P, B, C)
-    one, half = reference._nodes(dt, length)
-    C_tilde = reference._truncated_output(dt, Lambda, P, C, length)
+    one, half = generating.nodes(dt, length)
+    C_tilde = generating.truncated_output(dt, Lambda, P, C, length)
     left = xp.concat((C_tilde[None, ...], arrays.conj(P)), axis=0)
     right = dt[:, None] * xp.concat((B[None, ...], P), axis=0)
     pairs = xp.permute_dims(left[:, None, ...] * right[None, ...], (2, 3, 0, 1))
     K_hat = _generating_function(launch, one, half, dt[:, None] * Lambda, pairs)
-    scale = arrays.like(dt, np.exp(reference.RADIUS * np.arange(length) / length))
-    hermitian = reference._hermitian(K_hat, length)
+    scale = arrays.like(dt, np.exp(generating.RADIUS * np.arange(length) / length))
+    hermitian = generating.hermitian(K_hat, length)
     return xp.matrix_transpose(scale * xp.fft.irfft(hermitian, n=length, axis=-1))
 
 

@@ -1,6 +1,7 @@
 """``dplr_kernel`` on PyTorch: its Cauchy sums by native kernels, with their gradient.
 
-Ranks above MOST_RANK, and derivatives that the operator does not give, run as the reference.
+CPU tensors, ranks above MOST_RANK, and derivatives that the operator does not give, run as the
+reference.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from typing import Any
 import torch
 
 from ssmcore.primitives import REFERENCES
-from ssmcore.primitives._reference_kernel import cauchy_sums
+from ssmcore.primitives import _generating_function as generating
+from ssmcore.primitives._generating_function import cauchy_sums
 from ssmcore_torch._ops import (
     KERNELS,
     define,
@@ -30,9 +32,11 @@ MOST_RANK = 2
 def dplr_kernel(dt: Tensor, Lambda: Tensor, P: Tensor, B: Tensor, C: Tensor, length: int) -> Tensor:
     """See ssmcore.dplr_kernel."""
     by_triton = KERNELS.get(dt.device.type) == "triton" and P.shape[0] <= MOST_RANK
-    use = by_triton and not transformed(dt, Lambda, P, B, C)
-    sums = _sums if use else cauchy_sums
-    K: Tensor = REFERENCES["dplr_kernel"](dt, Lambda, P, B, C, length, sums=sums)
+    K: Tensor
+    if by_triton and length > 0 and not transformed(dt, Lambda, P, B, C):
+        K = generating.dplr_kernel(dt, Lambda, P, B, C, length, sums=_sums)
+    else:
+        K = REFERENCES["dplr_kernel"](dt, Lambda, P, B, C, length)
     return K
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checks import fresh
+from ssmcore_conformance import oracles
 from ssmcore_conformance.tolerances import EQUIVALENCE, eps, steps
 
 pytest.importorskip("jax")
@@ -139,3 +140,35 @@ def test_scans_where_float64_is_hidden(old: bool) -> None:
     for dtype, value, of_gradient in (line.split() for line in lines):
         assert dtype == of_gradient == "float32"
         assert abs(float(value) - exact) <= eps("float32") * steps(length) * exact
+
+
+KERNEL = """
+import jax.numpy as jnp
+import numpy as np
+import ssmcore as ssm
+K = ssm.dplr_kernel(*map(jnp.asarray, np.load(r"{file}").values()), {length})
+assert K.dtype == jnp.float32
+np.save(r"{out}", K)
+"""
+
+
+def test_kernel_where_float64_is_hidden(worst: Any, tmp_path: Path) -> None:
+    """Each doubling errs by n roundings; A_bar alone in float32 would by one for every step."""
+    states, length = 3, 2**15
+    rng = np.random.default_rng(0)
+    dt, P, B, C = np.asarray([1e-3, 1e-2]), *rng.standard_normal((3, 2, states))
+    Lambda = np.broadcast_to(-0.05 + 1j * np.asarray([1.0, 30.0, 90.0]), (2, states))
+    given = [dt, Lambda, 0.1 * P[None], B, C]
+    given = [x.astype(np.float32 if x is dt else np.complex64) for x in given]
+    np.savez(tmp_path / "given.npz", *given)
+    files = {"file": tmp_path / "given.npz", "out": tmp_path / "K.npy"}
+    fresh.output(KERNEL.format(length=length, **files), JAX_ENABLE_X64="0")
+    found, expected = np.load(tmp_path / "K.npy"), oracles.dplr_kernel(*[*given, length])
+    _, B_bar = oracles.dplr_matrices(*given[:4])
+    largest = 2 * np.linalg.norm(C, axis=-1) * np.linalg.norm(B_bar, axis=-1)
+    n = 2 * states
+    limit = eps("float32") / 2 * n**1.5 * np.log2(length) * largest
+    error = np.abs(found - expected).max(axis=0)
+    worst("dplr_kernel", "jax", "float32", error.max(), limit.min())
+    assert np.all(error <= limit)
+    assert np.all(limit < np.finfo(np.float32).eps * length / 32 * largest)

@@ -134,6 +134,62 @@ def test_matrix_squares_in_float32(ssm_backend: Any, worst: Any, states: int) ->
         expected = expected @ expected
 
 
+def generators(states: int) -> tuple[Numbers, Numbers]:
+    """Return dissipative matrices (2, n, n) as sums of two float32: slow, and fast in one state."""
+    rng = np.random.default_rng(3)
+    turn = rng.standard_normal((2, states, states))
+    X = (turn - np.swapaxes(turn, -1, -2)) / np.asarray([1, 1e3])[:, None, None]
+    X = X - 1e-4 * np.eye(states)
+    X[0, 0, 0] -= 100.0
+    high = X.astype(np.float32)
+    return high, (X - high).astype(np.float32)
+
+
+@pytest.mark.parametrize("states", [1, 4, 64])
+def test_cayley(ssm_backend: Any, worst: Any, states: int) -> None:
+    """The residual R of a float32 inverse, squared by Newton; the rounding of what corrects it, R
+    times n eps; what slices drop of it, 2^-36 of the maxima of both factors of n terms."""
+    high, low = generators(states)
+
+    def run(high: Any, low: Any) -> Any:
+        (A, rest), inverse = powers.cayley((high, low))
+        return A, rest, inverse
+
+    A, rest, inverse = call(ssm_backend, run, high, low)
+    eye, X = np.eye(states), high.astype(float) + low
+    exact = np.linalg.inv(eye - X)
+    sizes = np.abs(eye - X), np.abs(exact)
+    sum_of_n = states * np.finfo(np.float32).eps
+    residual = sum_of_n * sizes[0] @ sizes[1]
+    dropped = sizes[0].max(axis=-1, keepdims=True) * sizes[1].max(axis=-2, keepdims=True)
+    more = residual @ residual + sum_of_n * residual + states * 2.0**-35 * dropped
+    tolerance = 2 * sizes[1] @ more
+    out, expected = A.astype(float) + rest, exact @ (eye + X)
+    check(worst, "powers.cayley", ssm_backend.name, "float32", out, expected, tolerance)
+    rounded = bound("float32", 1, np.abs(exact)) + tolerance
+    check(worst, "powers.cayley, inverse", ssm_backend.name, "float32", inverse, exact, rounded)
+
+
+@pytest.mark.parametrize("states", [1, 4, 64])
+def test_matrix_squares_of_two_parts(ssm_backend: Any, worst: Any, states: int) -> None:
+    """As those of one part: what float32 cuts off A would be a thousand times as much in A^4096."""
+    X = sum(x.astype(float) for x in generators(states))
+    wide = np.linalg.solve(np.eye(states) - X, np.eye(states) + X)
+    A = wide.astype(np.float32)
+    low = (wide - A).astype(np.float32)
+
+    def run(A: Any, low: Any) -> Any:
+        return [1.0 * x for x in powers.matrix_squares(A, COUNT, low)]
+
+    expected = A.astype(float) + low
+    for k, square in enumerate(call(ssm_backend, run, A, low)):
+        largest = np.abs(expected).max(axis=(-2, -1), keepdims=True)
+        tolerance = bound("float32", 1 + 2**k * states * 2**-12, largest)
+        name = "powers.matrix_squares of two parts"
+        check(worst, name, ssm_backend.name, "float32", square, expected, tolerance)
+        expected = expected @ expected
+
+
 @pytest.mark.parametrize("states", [1, 4, 64])
 def test_accurate_product(ssm_backend: Any, worst: Any, states: int) -> None:
     """A x as two numbers: n terms, each factor without what is below 2^-36 of the maxima."""

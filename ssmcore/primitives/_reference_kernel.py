@@ -1,16 +1,11 @@
-"""Reference kernel generation in the array API standard: Vandermonde and Cauchy reductions."""
+"""Reference kernel generation in the array API standard: products of factored powers."""
 
 from __future__ import annotations
-
-import math
-from collections.abc import Callable
-
-import numpy as np
 
 from ssmcore import arrays, powers
 from ssmcore.typing import Array
 
-__all__ = ["bilinear_real", "cauchy_sums", "diagonal_kernel", "dplr_kernel", "real_dplr"]
+__all__ = ["bilinear_real", "diagonal_kernel", "dplr_kernel", "real_dplr"]
 
 
 def diagonal_kernel(a: Array, coefficients: Array, length: int) -> Array:
@@ -26,20 +21,75 @@ def diagonal_kernel(a: Array, coefficients: Array, length: int) -> Array:
     return xp.matrix_transpose(xp.real(K) if arrays.is_complex(K) else K)
 
 
+def dplr_kernel(dt: Array, Lambda: Array, P: Array, B: Array, C: Array, length: int) -> Array:
+    """See ssmcore.dplr_kernel.
+
+    C A^(q m + r) B is row q of C, C A^m, C A^(2 m), ... times column r of B, A B, ..., A^(m-1) B,
+    with m near sqrt(L); both are made by doubling.
+    """
+    xp = arrays.namespace(dt, Lambda, P, B, C)
+    if length == 0:
+        return xp.zeros((0, dt.shape[0]), dtype=dt.dtype, device=arrays.device(dt))
+    real = dt.dtype
+    dt, Lambda, P, B, C = map(arrays.widen, (dt, Lambda, P, B, C))
+    A_bar, low, gain = _transition(dt, Lambda, P)
+    columns = gain @ xp.concat((xp.real(B), xp.imag(B)), axis=-1)[..., None]
+    rows = 2.0 * xp.concat((xp.real(C), -xp.imag(C)), axis=-1)[:, None, :]
+    bits = (length - 1).bit_length()
+    for k, power in enumerate(powers.matrix_squares(A_bar, bits, low)):
+        if k < bits // 2:
+            columns = xp.concat((columns, power @ columns), axis=-1)
+        else:
+            rows = xp.concat((rows, rows @ power), axis=-2)
+    count = -(-length // columns.shape[-1])
+    K = rows[:, :count, :] @ columns
+    K = xp.reshape(K, (K.shape[0], count * K.shape[-1]))[:, :length]
+    return xp.matrix_transpose(xp.astype(K, real, copy=False))
+
+
+def _transition(dt: Array, Lambda: Array, P: Array) -> tuple[Array, Array | None, Array]:
+    """Return A_bar, in float32 what it was rounded by, and (I - dt/2 A)^-1 dt.
+
+    An error of A_bar grows with its power; rounding Lambda dt alone turns the fastest states by
+    several percent of a radian before the slowest taps are over.
+    """
+    if not powers.narrow(dt):
+        A_bar, gain = bilinear_real(real_dplr(Lambda, P), dt)
+        return A_bar, None, gain
+    xp = arrays.namespace(dt, Lambda, P)
+    A = _real_diagonal(Lambda)
+    exact, factors = (A, xp.zeros_like(A)), _real_factors(P)
+    for k in range(P.shape[0]):
+        left, right = factors[:, :, None, k], factors[:, None, :, k]
+        exact = powers.add(exact, arrays.two_product(-2.0 * left, right))
+    half = 0.5 * dt[:, None, None]
+    (A_bar, low), inverse = powers.cayley(powers.multiply(exact, (half, xp.zeros_like(half))))
+    return A_bar, low, inverse * dt[:, None, None]
+
+
 def real_dplr(Lambda: Array, P: Array) -> Array:
     """Return A = diag(Lambda) - P P* of a half spectrum as a real matrix on (Re x, Im x).
 
     x' = Lambda x - 2 P Re(P* x), because the other half of the pairs is the conjugate.
     Lambda (H, N), P (r, H, N) complex; returns (H, 2N, 2N) real.
     """
-    xp = arrays.namespace(Lambda, P)
-    n = Lambda.shape[-1]
-    eye = xp.eye(n, dtype=xp.real(Lambda).dtype, device=arrays.device(Lambda))
+    factors = _real_factors(P)
+    lowered = factors @ arrays.namespace(P).matrix_transpose(factors)
+    return _real_diagonal(Lambda) - 2.0 * lowered
+
+
+def _real_diagonal(Lambda: Array) -> Array:
+    """Return diag(Lambda) as real matrices (H, 2N, 2N)."""
+    xp = arrays.namespace(Lambda)
+    eye = xp.eye(Lambda.shape[-1], dtype=xp.real(Lambda).dtype, device=arrays.device(Lambda))
     re, im = eye * xp.real(Lambda)[..., None], eye * xp.imag(Lambda)[..., None]
-    rows = xp.concat((xp.concat((re, -im), axis=-1), xp.concat((im, re), axis=-1)), axis=-2)
-    stacked = xp.concat((xp.real(P), xp.imag(P)), axis=-1)
-    factors = xp.permute_dims(stacked, (1, 2, 0))
-    return rows - 2.0 * (factors @ xp.matrix_transpose(factors))
+    return xp.concat((xp.concat((re, -im), axis=-1), xp.concat((im, re), axis=-1)), axis=-2)
+
+
+def _real_factors(P: Array) -> Array:
+    """Return Re P over Im P as columns (H, 2N, r)."""
+    xp = arrays.namespace(P)
+    return xp.permute_dims(xp.concat((xp.real(P), xp.imag(P)), axis=-1), (1, 2, 0))
 
 
 def bilinear_real(A: Array, dt: Array) -> tuple[Array, Array]:
@@ -49,86 +99,3 @@ def bilinear_real(A: Array, dt: Array) -> tuple[Array, Array]:
     half = 0.5 * dt[:, None, None] * A
     inverse = xp.linalg.inv(eye - half)
     return inverse @ (eye + half), inverse * dt[:, None, None]
-
-
-RADIUS = 2.0
-"""-log of the nodes' radius to the power L. All poles lie on or outside the unit circle, hence at
-least RADIUS / L away from the nodes, however slowly a state forgets; taps lose e^RADIUS at most."""
-
-
-def _truncated_output(dt: Array, Lambda: Array, P: Array, C: Array, length: int) -> Array:
-    """Return C (I - (rho A_bar)^L), so that a length-L transform sees the first L taps only."""
-    xp = arrays.namespace(Lambda)
-    n = Lambda.shape[-1]
-    A_bar, _ = bilinear_real(real_dplr(Lambda, P), dt)
-    row = xp.concat((xp.real(C), -xp.imag(C)), axis=-1)[:, None, :]
-    power = row * math.exp(-RADIUS)
-    for level, square in enumerate(powers.matrix_squares(A_bar, length.bit_length())):
-        if length >> level & 1:
-            power = power @ square
-    rest = (row - power)[:, 0, :]
-    return rest[:, :n] - rest[:, n:] * 1j
-
-
-def _nodes(real: Array, length: int) -> tuple[Array, Array]:
-    """Return 1 - omega and (1 + omega) / 2 for omega_j = rho e^(-2 pi i j / L), j up to L / 2."""
-    exponent = (-RADIUS - 2j * math.pi * np.arange(length // 2 + 1)) / length
-    found = -np.expm1(exponent), (1.0 + np.exp(exponent)) / 2.0
-    one, half = (arrays.like(real, z.real) + arrays.like(real, z.imag) * 1j for z in found)
-    return one, half
-
-
-def cauchy_sums(z: Array, c: Array, x: Array, v: Array) -> Array:
-    """Return sum_n v_n / (z - c x_n) + conj(v_n) / (z - c conj(x_n)), (H, F, S).
-
-    z, c (F,) at the nodes, poles x (H, N), numerators v (H, N, S), all complex.
-    """
-    z, c, x = z[:, None], c[:, None], x[:, None, :]
-    resolvent, twin = 1.0 / (z - c * x), 1.0 / (z - c * arrays.conj(x))
-    return resolvent @ v + twin @ arrays.conj(v)
-
-
-def dplr_kernel(
-    dt: Array,
-    Lambda: Array,
-    P: Array,
-    B: Array,
-    C: Array,
-    length: int,
-    sums: Callable[..., Array] = cauchy_sums,
-) -> Array:
-    """See ssmcore.dplr_kernel; ``sums`` stands in for ``cauchy_sums``."""
-    xp = arrays.namespace(dt, Lambda, P, B, C)
-    if length == 0:
-        return xp.zeros((0, dt.shape[0]), dtype=dt.dtype, device=arrays.device(dt))
-    one, half = _nodes(dt, length)
-    C_tilde = _truncated_output(dt, Lambda, P, C, length)
-    left = xp.concat((C_tilde[None, ...], arrays.conj(P)), axis=0)
-    right = xp.concat((B[None, ...], P), axis=0)
-    pairs = xp.permute_dims(left[:, None, ...] * right[None, ...], (2, 3, 0, 1))
-    flat = xp.reshape(pairs, (*pairs.shape[:2], -1))
-    products = sums(one, half, dt[:, None] * Lambda, flat)
-    r = dt[:, None, None, None] * xp.reshape(products, (*products.shape[:2], *pairs.shape[2:]))
-    K_hat = _without_low_rank(r, half[None, :, None, None])
-    scale = arrays.like(dt, np.exp(RADIUS * np.arange(length) / length))
-    return xp.matrix_transpose(scale * xp.fft.irfft(_hermitian(K_hat, length), n=length, axis=-1))
-
-
-def _without_low_rank(r: Array, half: Array) -> Array:
-    """Return r_00 - h r_01 (I + h r_11)^-1 r_10, h = (1 + omega) / 2, one rank at a time.
-
-    Sherman-Morrison. Inside the unit circle A - z is dissipative, with any part of the low rank:
-    each 1 + h r_kk has a real part of at least 1, so nothing is lost by dividing.
-    """
-    while r.shape[-1] > 1:
-        column, row = r[..., :-1, -1:], r[..., -1:, :-1]
-        r = r[..., :-1, :-1] - half * column * row / (1.0 + half * r[..., -1:, -1:])
-    return r[..., 0, 0]
-
-
-def _hermitian(K_hat: Array, length: int) -> Array:
-    """Return half a spectrum (..., L // 2 + 1) without rounding in its imaginary ends."""
-    xp = arrays.namespace(K_hat)
-    self_conjugate = 2 * np.arange(length // 2 + 1) % length == 0
-    keep = arrays.like(xp.real(K_hat), np.where(self_conjugate, 0.0, 1.0))
-    return xp.real(K_hat) + keep * xp.imag(K_hat) * 1j

@@ -95,10 +95,12 @@ def dplr_kernel(dt: Array, Lambda: Array, P: Array, B: Array, C: Array, length: 
 
     Notes
     -----
-    Generating function on a circle of radius e^(-1/L), a Cauchy product per node, the low rank by
-    the Woodbury identity, one inverse FFT; C (I - (rho A_bar)^L) is formed here. No node meets a
+    A product of two tables of powers of A_bar, made by doubling, in float64, or in sums of two
+    float32 where there is no float64: so each tap is correct to a few ulp of the largest ones.
+    On GPUs native kernels sum the generating function on a circle of radius e^(-2/L), a Cauchy
+    product per node, the low rank by the Woodbury identity, and one inverse FFT. No node meets a
     pole, even where Lambda = 0, and omega = -1 is a node like any other.
-    O(H N (L + N^2 log L)) operations, O(H N L) memory in the reference.
+    O(H N (L + N^2 log L)) operations, O(H (L + N L^(1/2) + N^2 log L)) memory.
     Source: S4 (Gu, Goel, Re 2022), Algorithm 1 and appendix C.3.
 
     Examples
