@@ -15,16 +15,15 @@ __all__ = ["peak"]
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 M_MMAP_THRESHOLD, SMALL = -3, 65536
 CALLS = 3
-"""What other threads of the process touch adds to one call or another, and takes from none."""
 
 
 def peak(call: Callable[[], Any]) -> int | None:
     """Return the bytes that ``call`` adds to the resident memory of this process at its worst.
 
-    What ``call`` returns is part of it. It is the least of three calls: whatever else the process
-    does in between can only add. The high-water mark of the kernel is reset before
-    each, and the allocator is told to hand back what is freed, from 64 KiB upwards: this
-    slows the process down from now on, so take times before. ``call`` must have run before.
+    What ``call`` returns is part of it. The least of three calls is given, because what other
+    threads touch meanwhile counts too. The high-water mark of the kernel is reset before each, and
+    the allocator is told to hand back what is freed, from 64 KiB upwards: this slows the process
+    down from now on, so take times before. ``call`` must have run before.
 
     Returns
     -------
