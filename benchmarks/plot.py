@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["main"]
+__all__ = ["caption", "main", "read"]
 
 COLOURS = {"numpy": "#4c72b0", "torch": "#dd8452", "jax": "#55a868"}
 OTHER = "#8172b3"
@@ -29,7 +29,7 @@ def main(
 ) -> None:
     """Draw rows against their bars and cost against L and N, with the fitted exponents."""
     try:
-        report = _read(result)
+        report = read(result)
         import matplotlib as mpl
     except ModuleNotFoundError:
         _refuse('matplotlib is not installed; install it with: pip install "ssmcore[plot]"')
@@ -46,7 +46,7 @@ def main(
             print(path)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
     """Return the report; ValueError where it is none."""
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -64,7 +64,8 @@ def _refuse(message: str) -> None:
     raise typer.Exit(2)
 
 
-def _caption(report: Mapping[str, Any]) -> str:
+def caption(report: Mapping[str, Any]) -> str:
+    """Return the machine, the date and the versions of a run."""
     made = report["machine"]
     libraries = ("ssmcore", "numpy", "torch", "jax", "numba")
     versions = [f"{n} {report['versions'][n]}" for n in libraries if n in report["versions"]]
@@ -106,7 +107,7 @@ def _bars(report: Mapping[str, Any]) -> Any:
         axis.invert_yaxis()
         axis.set_xscale("log")
         axis.set_title(f"{titles[half[0][1]['what']]}; the black mark is the bar", fontsize=9)
-    figure.suptitle(_caption(report), fontsize=7)
+    figure.suptitle(caption(report), fontsize=7)
     figure.tight_layout()
     return figure
 
@@ -146,7 +147,7 @@ def _costs(report: Mapping[str, Any], letter: str) -> Any:
         axis.legend(fontsize=6, frameon=False)
     axes[0, 0].set_ylabel("ms")
     axes[1, 0].set_ylabel("peak MiB, result included")
-    figure.suptitle(_caption(report), fontsize=7)
+    figure.suptitle(caption(report), fontsize=7)
     figure.tight_layout()
     return figure
 

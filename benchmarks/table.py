@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["show"]
+__all__ = ["SIGNS", "reached", "show"]
 
 COLUMNS = ("row", "ours ms", "quartiles", "against", "ms", "reached", "bar", "holds")
 APART = ("row", "first call s", "compile s", "steady ms", "extra MiB", "error", "allowed")
@@ -60,8 +60,8 @@ def _bars(rows: list[Mapping[str, Any]]) -> Table:
                 f"{_ms(ours['first_quartile_s'])}–{_ms(ours['third_quartile_s'])}",
                 bar["against"] or bar["what"],
                 "" if bar["other_s"] is None else _ms(bar["other_s"]),
-                _reached(bar, bar["reached"]),
-                f"{SIGNS[bar['what']]} {_reached(bar, bar['limit'])}",
+                reached(bar, bar["reached"]),
+                f"{SIGNS[bar['what']]} {reached(bar, bar['limit'])}",
                 _holds(bar["holds"]) + Text(why),
                 end_section=index == len(row["bars"]) - 1,
             )
@@ -149,7 +149,8 @@ def _holds(holds: bool | None) -> Text:
     return Text("yes", style="green") if holds else Text("NO", style="bold red")
 
 
-def _reached(bar: Mapping[str, Any], value: float | None) -> str:
+def reached(bar: Mapping[str, Any], value: float | None) -> str:
+    """Return ``value`` in the unit of a bar."""
     if value is None:
         return "-"
     if bar["what"] == "memory":
