@@ -183,7 +183,7 @@ def main(
         per_character = bits(trainer, test)
         return {"loss": per_character * math.log(2), "bits": per_character}
 
-    settings = {"model": model, "width": width, "layers": layers, "heads": heads, "seed": seed}
+    settings = {"model": str(model), "width": width, "layers": layers, "heads": heads, "seed": seed}
     settings |= {"rounds": rounds, "steps": steps, "batch": batch, "length": length}
     plan = Plan(
         settings=settings | {"lr": lr, "weight_decay": weight_decay, "letters": letters},

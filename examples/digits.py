@@ -127,7 +127,7 @@ def main(
         right = float((logits.argmax(axis=-1) == labels).mean())
         return {"loss": cross_entropy(logits, labels), "accuracy": right}
 
-    settings = {"model": model, "width": width, "layers": layers, "dropout": dropout}
+    settings = {"model": str(model), "width": width, "layers": layers, "dropout": dropout}
     settings |= {"epochs": epochs, "batch": batch, "lr": lr, "weight_decay": weight_decay}
     plan = Plan(
         settings=settings | {"seed": seed},

@@ -40,18 +40,24 @@ def check_key(owner: str, key: Key) -> None:
     if isinstance(key, tuple):
         good = len(key) == 2 and all(_is_count(word) for word in key)
     elif hasattr(key, "dtype") and hasattr(key, "shape"):
-        integral = isinstance(key, np.integer) or arrays.namespace(key).isdtype(
-            key.dtype, "integral"
-        )
-        good = integral and tuple(key.shape) in ((), (2,))
+        good = _is_integral(key) and tuple(key.shape) in ((), (2,))
     else:
         good = _is_count(key)
     if not good:
         msg = (
             f"{owner}: key is {key!r:.50}; expected a whole number of at least 0, or an integer "
-            "array () or (2,)"
+            "array () or (2,), such as jax.random.key_data of a key of jax.random"
         )
         raise SSMError(msg)
+
+
+def _is_integral(key: Any) -> bool:
+    try:
+        return isinstance(key, np.integer) or bool(
+            arrays.namespace(key).isdtype(key.dtype, "integral")
+        )
+    except TypeError:  # a dtype beyond the standard, such as jax.random's of keys
+        return False
 
 
 def fold_in(key: Key, data: Any) -> Key:

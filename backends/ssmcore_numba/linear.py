@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 
 from ssmcore_numba._jobs import kernel, run
@@ -80,8 +81,11 @@ def _place(job: int, parts: int, channels: int) -> tuple[int, int, int]:
     return row, first, channels * (part + 1) // parts - first
 
 
+_inlined: Any = numba.njit(inline="always")  # a call for each step of few channels costs a fifth
+
+
 def _scan_step(down: bool) -> Any:
-    @kernel
+    @_inlined
     def step(a, in_a, h, b, at, n, out):
         """h_t = a_t h_{t-1} + b_t of n channels."""
         for k in range(np.uint64(n)):
@@ -94,7 +98,7 @@ def _scan_step(down: bool) -> Any:
 
 
 def _adjoint_step(down: bool, adds: bool) -> Any:
-    @kernel
+    @_inlined
     def step(a, in_a, on, g, at, n, G, h, in_h, da, in_da):
         """G_t, conj(a_t) G_t for the next, and da_t = G_t conj(h_{t-1}), of n channels."""
         for k in range(np.uint64(n)):

@@ -320,6 +320,8 @@ def test_bad_input_is_refused_before_any_work(tmp_path: Path) -> None:
     digits.main(epochs=1, out=tmp_path / "run", **TINY)
     with pytest.raises(SSMError, match=r"holds a run; expected --resume"):
         digits.main(epochs=1, out=tmp_path / "run", **TINY)
+    with pytest.raises(SSMError, match=r"other settings \(model: 's5', now 'lru'"):
+        digits.main(epochs=1, out=tmp_path / "run", resume=True, **(TINY | {"model": "lru"}))
     with pytest.raises(SSMError, match=r"other settings \(epochs: 1, now 2\)"):
         digits.main(epochs=2, out=tmp_path / "run", resume=True, **TINY)
 

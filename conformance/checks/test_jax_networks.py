@@ -113,6 +113,8 @@ def test_keys_of_jax_itself() -> None:
     run = jax.jit(lambda model, key: model(u, key=key))
     assert np.array_equal(run(model, key), run(model, jax.random.key_data(key)))
     assert not np.array_equal(run(model, key), run(model, jax.random.key(8)))
+    with pytest.raises(ssmcore.SSMError, match="key_data"):  # a plain function takes its words only
+        DROPPING(model.params, u, key=key)
 
 
 def test_vmap_over_sequences() -> None:

@@ -50,8 +50,7 @@ def dplr_kernel(dt: Array, Lambda: Array, P: Array, B: Array, C: Array, length: 
 def _transition(dt: Array, Lambda: Array, P: Array) -> tuple[Array, Array | None, Array]:
     """Return A_bar, in float32 what it was rounded by, and (I - dt/2 A)^-1 dt.
 
-    An error of A_bar grows with its power; rounding Lambda dt alone turns the fastest states by
-    several percent of a radian before the slowest taps are over.
+    An error of A_bar grows with its power, that of rounding Lambda dt alone too.
     """
     if not powers.narrow(dt):
         A_bar, gain = bilinear_real(real_dplr(Lambda, P), dt)

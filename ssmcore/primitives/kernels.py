@@ -96,7 +96,8 @@ def dplr_kernel(dt: Array, Lambda: Array, P: Array, B: Array, C: Array, length: 
     Notes
     -----
     A product of two tables of powers of A_bar, made by doubling, in float64, or in sums of two
-    float32 where there is no float64: so each tap is correct to a few ulp of the largest ones.
+    float32 where there is no float64: a float32 tap is correct to a few ulp of the largest ones, a
+    float64 tap loses about one ulp a step.
     On GPUs native kernels sum the generating function on a circle of radius e^(-2/L), a Cauchy
     product per node, the low rank by the Woodbury identity, and one inverse FFT. No node meets a
     pole, even where Lambda = 0, and omega = -1 is a node like any other.
