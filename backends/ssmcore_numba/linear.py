@@ -165,7 +165,7 @@ def _adjoint(first, last, a, h, g, start, keep, reverse, parts, moved, G, da):
             before = t + 1 if reverse else t - 1
             begins = before in (-1, length)
             in_h = np.uint64((row if begins else row * length + before) * channels + c0)
-            before_it = (flat_start if begins else flat_h, in_h)
+            states = flat_start if begins else flat_h
             in_da = at if varies else np.uint64(row * channels + c0)
             if keep.shape[1] > 0 and not keep[row_keep, t]:
                 for c in range(np.uint64(n)):
@@ -174,8 +174,10 @@ def _adjoint(first, last, a, h, g, start, keep, reverse, parts, moved, G, da):
                 if varies:
                     flat_da[at : at + np.uint64(n)] = 0
             elif not varies:
-                _adjoint_added(flat_a, in_a, on, flat_g, at, n, flat_G, *before_it, flat_da, in_da)
+                _adjoint_added(
+                    flat_a, in_a, on, flat_g, at, n, flat_G, states, in_h, flat_da, in_da
+                )
             elif reverse:
-                _adjoint_up(flat_a, in_a, on, flat_g, at, n, flat_G, *before_it, flat_da, in_da)
+                _adjoint_up(flat_a, in_a, on, flat_g, at, n, flat_G, states, in_h, flat_da, in_da)
             else:
-                _adjoint_down(flat_a, in_a, on, flat_g, at, n, flat_G, *before_it, flat_da, in_da)
+                _adjoint_down(flat_a, in_a, on, flat_g, at, n, flat_G, states, in_h, flat_da, in_da)
