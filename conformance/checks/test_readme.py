@@ -50,7 +50,9 @@ def test_files_named_in_the_readme_exist() -> None:
 
 def test_the_table_of_figures_is_that_of_the_committed_run() -> None:
     record = pytest.importorskip("benchmarks.record")
-    shown = re.search(r"<!-- figures: (\S+) -->\n(.*?)<!-- end -->", README.read_text("utf-8"), re.DOTALL)
+    shown = re.search(
+        r"<!-- figures: (\S+) -->\n(.*?)<!-- end -->", README.read_text("utf-8"), re.DOTALL
+    )
     assert shown is not None
     report = json.loads((README.parent / shown[1]).read_text(encoding="utf-8"))
     assert not report["quick"]
