@@ -1,9 +1,10 @@
 """``linear_scan`` on JAX: one primitive with rules for jit, jvp, vjp and vmap.
 
 h_t = a_t h_{t-1} + b_t runs as a compiled loop over time. Where one step touches too few numbers
-to be worth its start, the sequence is cut into chunks that advance together: the last states of
-the chunks come first, then the states they start from, then all states. Nothing is moved or
-padded but where the length is no multiple of the chunk.
+to be worth its start, chunks of the sequence advance together: their last states come first, then
+the states they start from, then all states. On a CPU that is done block by block, each of so few
+chunks that what the first pass has read is still in the cache for the last. Nothing is moved or
+padded but where the length is no multiple of the block.
 
 The scan is linear in (b, h_{-1}): its derivative is a scan of db_t + da_t h_{t-1}. Its transpose
 runs the other way round, G_t = g_t + a_{t+1} G_{t+1}, and multiplies after a step instead of
@@ -33,12 +34,17 @@ from ssmcore_jax._varying import varying_alike
 
 __all__ = ["linear_scan", "scan_with_last"]
 
-Sizes = tuple[int, int]
-SIZES: dict[str | None, Sizes] = {"cpu": (1 << 5, 1 << 16), None: (1 << 17, 1 << 17)}
-"""Numbers that make a step of the loop worth its start, and that a step of all chunks touches
-where they are fewer, by platform; None is any other one."""
+Sizes = tuple[int, int, int]
+SIZES: dict[str | None, Sizes] = {
+    "cpu": (1 << 5, 1 << 10, 1 << 6),
+    None: (1 << 17, 1 << 17, 1 << 30),
+}
+"""By platform, None is any other one: numbers that make a step of the loop worth its start; that a
+step of all chunks of a block touches where they are fewer; steps a chunk has at most."""
 SHORTEST = 32
 """Steps a chunk has at least."""
+TOGETHER = 16
+"""Steps of a first pass that are compiled into one, which reads the memory in longer pieces."""
 
 
 def linear_scan(a: Any, b: Any, initial: Any | None, *, reset: Any | None, reverse: bool) -> Any:
@@ -62,9 +68,17 @@ def _led(x: Any, ndim: int) -> Any:
     return jnp.reshape(x, (*[1] * (ndim - x.ndim), *x.shape))
 
 
-def _at(x: Any, t: Any) -> Any:
-    """Return x_t with its time axis, x itself where it does not change with time."""
-    return x if x.shape[-2] == 1 else lax.dynamic_slice_in_dim(x, t, 1, -2)
+def _index(x: Any, block: Any, t: Any) -> list[Any]:
+    """Return the start of step t of a block in x (..., blocks, chunks, T, P)."""
+    zero = jnp.uint32(0)
+    moving = {x.ndim - 4: block, x.ndim - 2: t}
+    return [moving.get(i, zero) if n != 1 else zero for i, n in enumerate(x.shape)]
+
+
+def _at(x: Any, block: Any, t: Any) -> Any:
+    """Return step t of a block of x, (..., 1, chunks, 1, P); all of what does not change."""
+    sizes = [1 if i in (x.ndim - 4, x.ndim - 2) else n for i, n in enumerate(x.shape)]
+    return lax.dynamic_slice(x, _index(x, block, t), sizes)
 
 
 def _carried(a: Any, h: Any, keep: tuple[Any, ...]) -> Any:
@@ -73,98 +87,114 @@ def _carried(a: Any, h: Any, keep: tuple[Any, ...]) -> Any:
     return jnp.where(keep[0], moved, jnp.zeros_like(moved)) if keep else moved
 
 
-def _repeat(first: int, T: int, reverse: bool, step: Any, carry: Any) -> Any:
+def _repeat(first: int, T: int, reverse: bool, step: Any, carry: Any, together: int = 1) -> Any:
     """Return the carry after ``step(t, carry)`` for all t from the ``first`` step on.
 
     The index has no sign, so that it never counts from the end.
     """
-    one, end = jnp.uint32(1), jnp.uint32(T)
+    end = jnp.uint32(T)
 
     def body(now: tuple[Any, Any]) -> tuple[Any, Any]:
         i, carry = now
-        return i + one, step(end - one - i if reverse else i, carry)
+        for _ in range(together):
+            i, carry = i + jnp.uint32(1), step(end - jnp.uint32(1) - i if reverse else i, carry)
+        return i, carry
 
     return lax.while_loop(lambda now: now[0] < end, body, (jnp.uint32(first), carry))[1]
 
 
-def _moved(a: Any, x: Any, keep: tuple[Any, ...], t: Any) -> Any:
+def _moved(a: Any, x: Any, keep: tuple[Any, ...], block: Any, t: Any) -> Any:
     """Return a_t x, zero where the state restarts at t."""
-    return _carried(_at(a, t), x, tuple(_at(k, t) for k in keep))
+    return _carried(_at(a, block, t), x, tuple(_at(k, block, t) for k in keep))
 
 
-def _loop(a: Any, b: Any, start: Any, *keep: Any, reverse: bool, after: bool) -> tuple[Any, Any]:
-    """Return all h and the last x, step by step: a, b, keep (..., T, P), start (..., 1, P).
+def _loop(
+    a: Any, b: Any, start: Any, *keep: Any, reverse: bool, after: bool, block: Any = 0
+) -> tuple[Any, Any]:
+    """Return b with all h of a block in place of it and the last x of its chunks, step by step.
 
-    They replace b in a copy of it, which costs no more than zeros and is read and written at once.
+    a, b, keep (..., blocks, chunks, T, P), start (..., 1, chunks, 1, P). A copy of b costs no more
+    than zeros and is read and written at once.
     ``after``: h_t = a_{t-1} h_{t-1} + b_t is the same loop, but for its ends.
     """
     T = b.shape[-2]
     back = jnp.uint32(after)
 
     def put(out: Any, h: Any, t: Any) -> Any:
-        return lax.dynamic_update_slice_in_dim(out, h.astype(b.dtype), t, -2)
+        return lax.dynamic_update_slice(out, h.astype(b.dtype), _index(out, block, t))
 
     def step(t: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
         x, out = carry
-        h = _moved(a, x, keep, t + back if reverse else t - back) + _at(out, t)
+        h = _moved(a, x, keep, block, t + back if reverse else t - back) + _at(out, block, t)
         return h, put(out, h, t)
 
     x = arrays.widen(start)
     if not after:
         x, out = _repeat(0, T, reverse, step, (x, b))
         return out, x
-    first, final = (T - 1, 0) if reverse else (0, T - 1)
-    h = x + lax.slice_in_dim(b, first, first + 1, axis=-2)
+    first, final = jnp.uint32(T - 1 if reverse else 0), jnp.uint32(0 if reverse else T - 1)
+    h = x + _at(b, block, first)
     h, out = _repeat(1, T, reverse, step, (h, put(b, h, first)))
-    return out, _moved(a, h, keep, final)
+    return out, _moved(a, h, keep, block, final)
 
 
-def _last(a: Any, b: Any, *keep: Any, reverse: bool, after: bool) -> tuple[Any, Any, Any]:
-    """Return (p, x, kept): the last x from start s is p s + x, x alone where not ``kept``."""
-    T = b.shape[-2]
+def _last(
+    a: Any, b: Any, *keep: Any, reverse: bool, after: bool, block: Any
+) -> tuple[Any, Any, Any]:
+    """Return (p, x, kept) of the chunks of a block, (..., 1, chunks, 1, P).
+
+    The last x from start s is p s + x, x alone where not ``kept``. Where a is constant, so is p,
+    and is not asked for here.
+    """
     constant = a.shape[-2] == 1
 
-    def step(t: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
-        p, x = carry
-        now = _at(b, t)
-        x = _moved(a, x + now, keep, t) if after else _moved(a, x, keep, t) + now
-        return (p if constant else p * _at(a, t)), x
+    def step(t: Any, carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+        p, x, kept = carry
+        now = _at(b, block, t)
+        x = _moved(a, x + now, keep, block, t) if after else _moved(a, x, keep, block, t) + now
+        kept = tuple(k & _at(r, block, t) for k, r in zip(kept, keep, strict=True))
+        return (p if constant else p * _at(a, block, t)), x, kept
 
-    p = arrays.widen(jnp.ones_like(a[..., :1, :]))
-    p, x = _repeat(0, T, reverse, step, (p, arrays.widen(jnp.zeros_like(b[..., :1, :]))))
-    if constant:
-        p = powers.squares(arrays.widen(a), T.bit_length())[T.bit_length() - 1]
-    return p, x, tuple(jnp.all(k, axis=-2, keepdims=True) for k in keep)
+    one, zero, *ever = (_at(v, jnp.uint32(0), jnp.uint32(0)) for v in (a, b, *keep))
+    begin = (
+        arrays.widen(jnp.ones_like(one)),
+        arrays.widen(jnp.zeros_like(zero)),
+        tuple(map(jnp.ones_like, ever)),
+    )
+    p, x, kept = _repeat(0, b.shape[-2], reverse, step, begin, TOGETHER)
+    return p, x, kept
 
 
-def _chunks(x: Any, count: int) -> Any:
-    """Return (..., L, P) as (..., count, L / count, P); what has one step as (..., 1, 1, P)."""
-    if x.shape[-2] == 1:
-        return x[..., None, :, :]
-    return jnp.reshape(x, (*x.shape[:-2], count, x.shape[-2] // count, x.shape[-1]))
+def _blocks(x: Any, count: int, T: Any) -> Any:
+    """Return (..., L, P) as (..., blocks, count, T, P); what has one step as (..., 1, 1, 1, P)."""
+    cut = (1, 1, 1) if x.shape[-2] == 1 else (x.shape[-2] // (count * T), count, T)
+    return jnp.reshape(x, (*x.shape[:-2], *cut, x.shape[-1]))
 
 
 def _starts(p: Any, x: Any, start: Any, *keep: Any, reverse: bool) -> tuple[Any, Any]:
-    """Return x before each chunk, (..., count, 1, P), and the last, from what chunks do to one."""
-    flat = [v[..., 0, :] for v in (p, x, *keep)]
+    """Return x before each chunk of a block and the last, from what the chunks do to one."""
+    flat = [jnp.swapaxes(v, -3, -2) for v in (p, x, *keep)]
     ends, last = _loop(flat[0], flat[1], start, *flat[2:], reverse=reverse, after=False)
-    return _before(ends, arrays.widen(start), reverse)[..., None, :], last
+    return jnp.swapaxes(_before(ends, start, reverse), -3, -2), last
 
 
-def _chunk_length(shape: tuple[Any, ...], sizes: Sizes) -> Any:
-    """Return how many steps a chunk has, a power of two; the whole length if one is enough.
+def _chunks(shape: tuple[Any, ...], sizes: Sizes) -> tuple[int, Any]:
+    """Return how many chunks a block has and how many steps, a power of two, each of them.
 
-    What ``jax.export`` leaves open counts as 1; a length that it leaves open is one chunk.
+    One of the whole length if that is enough. What ``jax.export`` leaves open counts as 1; a length
+    that it leaves open is one chunk.
     """
-    L, (enough, width) = shape[-2], sizes
+    L, (enough, width, longest) = shape[-2], sizes
     if not isinstance(L, int):
-        return L
-    known = math.prod(n for n in shape if isinstance(n, int))
-    if known >= enough * L:
-        return L
-    steps = known // width  # of L, if each touches ``width`` numbers
-    length = max(SHORTEST, 1 << max(1, steps).bit_length() - 1)
-    return length if 2 * length <= L else L
+        return 1, L
+    touched = max(1, math.prod(n for n in shape if isinstance(n, int)) // L)
+    if touched >= enough:
+        return 1, L
+    count = width // touched
+    steps = 1 << max(1, L // count).bit_length() - 1
+    steps = max(SHORTEST, min(steps, longest))
+    count = min(count, L // steps)
+    return (count, steps) if count > 1 else (1, L)
 
 
 def _float64() -> Any:
@@ -189,18 +219,31 @@ def _scan(
 ) -> tuple[Any, Any]:
     """Return all h and the last x."""
     L = b.shape[-2]
-    T = _chunk_length(b.shape, sizes)
-    count = L // T
-    if count < 2:
-        return _loop(a, b, start, *keep, reverse=reverse, after=after)
-    if count * T < L:
-        cut = count * T
+    count, T = _chunks(b.shape, sizes)
+    if count > 1 and L % (count * T):
+        cut = L - L % (count * T)
         return _in_two(a, b, start, *keep, reverse=reverse, after=after, sizes=sizes, cut=cut)
-    cuts = [_chunks(x, count) for x in (a, b, *keep)]
-    p, x, kept = _last(*cuts, reverse=reverse, after=after)
-    begin, last = _starts(p, x, start, *kept, reverse=reverse)
-    h, _ = _loop(cuts[0], cuts[1], begin, *cuts[2:], reverse=reverse, after=after)
-    return jnp.reshape(h, b.shape), last
+    way: Any = {"reverse": reverse, "after": after}
+    a, out, *keep_in = (_blocks(x, count, T) for x in (a, b, *keep))
+    x = arrays.widen(_blocks(start, 1, 1))
+    if count == 1:
+        out, x = _loop(a, out, x, *keep_in, **way)
+    else:
+        power = _power(a, T) if a.shape[-2] == 1 else None
+
+        def step(k: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+            x, out = carry
+            p, ends, kept = _last(a, out, *keep_in, **way, block=k)
+            begin, x = _starts(p if power is None else power, ends, x, *kept, reverse=reverse)
+            return x, _loop(a, out, begin, *keep_in, **way, block=k)[0]
+
+        x, out = _repeat(0, out.shape[-4], reverse, step, (x, out))
+    return jnp.reshape(out, b.shape), jnp.reshape(x, start.shape)
+
+
+def _power(a: Any, T: int) -> Any:
+    """Return a^T in the widest float, T a power of two."""
+    return powers.squares(arrays.widen(a), T.bit_length())[T.bit_length() - 1]
 
 
 def _in_two(

@@ -127,3 +127,30 @@ def test_known_step_sizes_inside_a_compiled_function() -> None:
     np.testing.assert_allclose(scan(u), ssm.selective_scan(u, delta, A, B, C), rtol=1e-5)
     with pytest.raises(ssm.SSMError, match=r"delta has the value -0.125"):
         jax.jit(lambda u: ssm.selective_scan(u, wrong, A, B, C))(u)
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("constant", [False, True])
+def test_blocks_of_chunks(constant: bool, reverse: bool, after: bool) -> None:
+    """Two blocks of four chunks of 32 steps, one of two, and 5 steps: the same as one loop."""
+    from ssmcore_jax import _scan
+
+    B, L, P = 2, 2 * 4 * 32 + 2 * 32 + 5, 3
+    rng = np.random.default_rng(L)
+
+    def draw(*shape: int) -> Any:
+        z = rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+        return jax.numpy.asarray((z / np.abs(z).max()).astype("complex64"))
+
+    given = [draw(1, 1 if constant else L, P), draw(B, L, P), draw(B, 1, P)]
+    if not constant:  # and restarts
+        given.append(jax.numpy.asarray(rng.random((1, L, 1)) > 0.02))
+
+    def run(sizes: tuple[int, int, int]) -> Any:
+        scan = jax.jit(lambda *given: _scan._lowered(*given, **way, sizes=sizes))
+        return scan(*given)
+
+    way: dict[str, Any] = {"reverse": reverse, "after": after}
+    for found, wanted in zip(run((64, 24, 32)), run((0, 1, 1)), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=2.0**-22)
