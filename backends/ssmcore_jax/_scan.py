@@ -36,7 +36,7 @@ __all__ = ["linear_scan", "scan_with_last"]
 
 Sizes = tuple[int, int, int]
 SIZES: dict[str | None, Sizes] = {
-    "cpu": (1 << 5, 1 << 10, 1 << 6),
+    "cpu": (1 << 5, 1 << 9, 1 << 6),
     None: (1 << 17, 1 << 17, 1 << 30),
 }
 """By platform, None is any other one: numbers that make a step of the loop worth its start; that a
