@@ -43,7 +43,7 @@ SIZES: dict[str | None, Sizes] = {
 step of all chunks of a block touches where they are fewer; steps a chunk has at most."""
 SHORTEST = 32
 """Steps a chunk has at least."""
-TOGETHER = 16
+TOGETHER = 8
 """Steps of a first pass that are compiled into one, which reads the memory in longer pieces."""
 
 
