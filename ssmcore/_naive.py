@@ -58,13 +58,13 @@ def linear_scan(a: Numbers, b: Numbers, initial: Numbers, reset: Numbers) -> Num
 
 
 def diagonal_scan(
-    a: Numbers, B: Numbers, C: Numbers, u: Numbers, initial: Numbers, reset: Numbers
+    a: Numbers, B: Numbers, C: Numbers, u: Numbers, initial: Numbers, D: Numbers, reset: Numbers
 ) -> tuple[Numbers, Numbers]:
-    """x_t = a x_{t-1} + B u_t, y_t = Re(C x_t)."""
+    """x_t = a x_{t-1} + B u_t, y_t = Re(C x_t) + D u_t."""
     x, y = _wide(initial), np.zeros(u.shape)
     for t in range(u.shape[0]):
         x = np.where(reset[t], 0.0, a * x) + _wide(B) @ u[t]
-        y[t] = (_wide(C) @ x).real
+        y[t] = (_wide(C) @ x).real + _wide(D) * u[t]
     return y, x
 
 
@@ -161,8 +161,13 @@ def cases() -> dict[str, list[Case]]:
         ],
         "diagonal_scan": [
             Case(
-                (stable(N), complex_(N, H), complex_(H, N), real(L, H), complex_(N), reset),
-                lambda f, a, B, C, u, x, r: f(a, B, C, u, x, reset=r, return_state=True),
+                (
+                    stable(N), complex_(N, H), complex_(H, N), real(L, H), complex_(N), real(H),
+                    reset,
+                ),
+                lambda f, a, B, C, u, x, D, r: f(
+                    a, B, C, u, x, D=D, reset=r, return_state=True
+                ),
                 diagonal_scan,
             )
         ],

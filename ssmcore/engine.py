@@ -63,7 +63,8 @@ def run(
     else:
         y, last = _run_constant(system, work, start, mode, reset, lengths, valid, return_state)
     y = xp.astype(y, work.dtype, copy=False)
-    y = y if system.D is None else y + system.D * work
+    if system.D is not None and mode != "scan":  # a scan has added it
+        y = y + system.D * work
     y = hide_padding(y, valid)
     y = xp.astype(y, u.dtype, copy=False)
     return y, (xp.astype(last, x.dtype, copy=False) if return_state else None)

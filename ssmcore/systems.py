@@ -126,9 +126,9 @@ class DiagonalSystem:
         return self._step
 
     def scan(self, u: Array, x: Array, reset: Array | None) -> tuple[Array, Array]:
-        """Return outputs C x_t (..., L, H) and the last state, by a parallel scan."""
+        """Return outputs C x_t + D u_t (..., L, H) and the last state, by a parallel scan."""
         out: tuple[Array, Array] = diagonal_scan(
-            self.a, self.B, self._C, u, x, reset=reset, return_state=True
+            self.a, self.B, self._C, u, x, D=self.D, reset=reset, return_state=True
         )
         return out
 
@@ -226,7 +226,7 @@ class DenseSystem:
         return step
 
     def scan(self, u: Array, x: Array, reset: Array | None) -> tuple[Array, Array]:
-        """Return outputs C x_t (..., L, H) and the last state, by a parallel scan."""
+        """Return outputs C x_t + D u_t (..., L, H) and the last state, by a parallel scan."""
         xp = arrays.namespace(u)
         if reset is not None:
             reset = xp.broadcast_to(reset, u.shape[:-1])
@@ -240,7 +240,7 @@ class DenseSystem:
         advance = self.advance(u.shape[-2].bit_length())
         states = constant_prefix(advance, keep_in_time, arrays.moveaxis(drive, -3, 0))
         h = arrays.moveaxis(states, 0, -3)
-        return xp.sum(self.C * h, axis=-1), h[..., -1, :, :]
+        return xp.sum(self.C * h, axis=-1) + self.D * u, h[..., -1, :, :]
 
     def convolve(self, u: Array, x: Array) -> Array:
         """Return outputs C x_t (..., L, H) from kernel and FFT, the initial state included."""
@@ -354,7 +354,7 @@ class DPLRSystem:
         return DenseSystem(A, B, 2.0 * _stack(self.C, sign=-1.0), self.D)
 
     def scan(self, u: Array, x: Array, reset: Array | None) -> tuple[Array, Array]:
-        """Return outputs C x_t (..., L, H) and the last state, by a parallel scan."""
+        """Return outputs C x_t + D u_t (..., L, H) and the last state, by a parallel scan."""
         y, last = self.dense().scan(u, _stack(x), reset)
         return y, _unstack(last)
 

@@ -75,7 +75,7 @@ class TimeVaryingSystem:
         return replace(self, a=a, B=xp.where(mask, self.B, xp.zeros_like(self.B)))
 
     def scan(self, u: Array, x: Array, reset: Array | None) -> tuple[Array, Array]:
-        """Return outputs C_t x_t (..., L, H) and the last state, by a parallel scan."""
+        """Return outputs C_t x_t + D u_t (..., L, H) and the last state, by a parallel scan."""
         xp = arrays.namespace(u)
         states = math.prod(self.a.shape[-2:])
         flat = (*u.shape[:-1], states)
@@ -83,7 +83,8 @@ class TimeVaryingSystem:
         start = xp.reshape(x, (*x.shape[:-2], states))
         h = linear_scan(xp.reshape(self.a, flat), xp.reshape(drive, flat), start, reset=reset)
         h = xp.reshape(h, self.a.shape)
-        return xp.sum(self.C * h, axis=-1), h[..., -1, :, :]
+        y = xp.sum(self.C * h, axis=-1)
+        return (y if self.D is None else y + self.D * u), h[..., -1, :, :]
 
 
 @dataclass(frozen=True)
@@ -141,12 +142,12 @@ class SelectiveSystem:
         return replace(self, delta=delta)
 
     def scan(self, u: Array, x: Array, reset: Array | None) -> tuple[Array, Array]:
-        """Return outputs C_t x_t (..., L, H) and the last state, by the fused scan."""
+        """Return outputs C_t x_t + D u_t (..., L, H) and the last state, by the fused scan."""
         if self.method != "mamba":
             return self.written_out().scan(u, x, reset)
         # Not the public function: a step size from a NaN in the input is the layer's own output.
         run = implementation("selective_scan", u, self.A)
         out: tuple[Array, Array] = run(
-            u, self.delta, self.A, self.B, self.C, None, initial=x, reset=reset
+            u, self.delta, self.A, self.B, self.C, self.D, initial=x, reset=reset
         )
         return out

@@ -44,13 +44,14 @@ def diagonal_scan(
     u: Any,
     initial: Any | None,
     *,
+    D: Any | None = None,
     reset: Any | None,
     reverse: bool,
 ) -> tuple[Any, Any]:
     """See ssmcore.diagonal_scan; more states a channel than a warp can hold: the reference."""
     if 0 in u.shape or 0 in a.shape or (a.ndim == 2 and a.shape[1] > _most(a)):
         run = REFERENCES["diagonal_scan"]
-        out: tuple[Any, Any] = run(a, B, C, u, initial, reset=reset, reverse=reverse)
+        out: tuple[Any, Any] = run(a, B, C, u, initial, D=D, reset=reset, reverse=reverse)
         return out
     xp = arrays.namespace(a, u)
     rows, state, keep = diagonal_scan_form(a, u, initial, reset)
@@ -64,6 +65,8 @@ def diagonal_scan(
         last = _separate(launch, turned, y[:, ::-1, :])
     else:
         last = _separate(launch, given, y)
+    if D is not None:
+        y += D * rows
     return xp.reshape(y, u.shape), xp.reshape(last, (*u.shape[:-2], *a.shape))
 
 

@@ -1,7 +1,7 @@
 """``diagonal_scan`` of separate channels on JAX: T steps at once, by products of matrices.
 
-x_t = a x_{t-1} + B u_t, y_t = Re(C x_t) for a, B, C (H, N). With x before T steps and
-k_m = Re(sum_n C a^m B):
+x_t = a x_{t-1} + B u_t, y_t = Re(C x_t) + D u_t for a, B, C (H, N), D (H,). With x before T steps
+and k_m = Re(sum_n C a^m B), to k_0 added D:
 
     x' = a^T x + sum_j a^(T-1-j) B u_j,    y_i = Re(C a^(i+1) x) + sum_(j <= i) k_(i-j) u_j
 
@@ -45,14 +45,15 @@ class _Tables(NamedTuple):
     power: Any  # (H * N,): a^T
 
 
-def channels(a: Any, B: Any, C: Any, steps: Chunk, reverse: bool) -> Chunk:
+def channels(a: Any, B: Any, C: Any, D: Any | None, steps: Chunk, reverse: bool) -> Chunk:
     """Return the chunk of H systems; what is too short for it is left to ``steps``."""
     H = a.shape[0]
     most = SHARES if jax.default_backend() == "cpu" else 1
     count = max(1, min(most, H // FEWEST))
     edges = [H * k // count for k in range(count + 1)]
     parts = [slice(*edge) for edge in itertools.pairwise(edges)]
-    tables = [_tables(a[part], B[part], C[part]) for part in parts]
+    through = jnp.zeros((H,), a.real.dtype) if D is None else D
+    tables = [_tables(a[part], B[part], C[part], through[part]) for part in parts]
 
     def whole(h: Any, u: Any) -> tuple[Any, Any]:
         done = [_run(w, h[part], u[:, part]) for w, part in zip(tables, parts, strict=True)]
@@ -76,7 +77,7 @@ def channels(a: Any, B: Any, C: Any, steps: Chunk, reverse: bool) -> Chunk:
     return chunk
 
 
-def _tables(a: Any, B: Any, C: Any) -> _Tables:
+def _tables(a: Any, B: Any, C: Any, D: Any) -> _Tables:
     """The powers are made by a loop: XLA would form B and C anew for each of their products."""
     H, N = a.shape
     flat = jnp.reshape(a, (H * N,))
@@ -90,6 +91,7 @@ def _tables(a: Any, B: Any, C: Any) -> _Tables:
         C_m = jnp.concatenate((C_m.real, -C_m.imag), axis=1)
         C = jnp.concatenate((C.real, -C.imag), axis=1)
     k = _matmul(B_m, C[..., None])[..., 0]
+    k = jnp.concatenate((k[:, :1] + D[:, None], k[:, 1:]), axis=1)
     lag = np.arange(T) - np.arange(T)[:, None]
     taps = jnp.where(lag >= 0, k[:, np.maximum(lag, 0)], 0)
     return _Tables(taps, jnp.flip(B_m, 1), C_m, last[2])

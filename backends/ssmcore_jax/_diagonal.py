@@ -33,6 +33,7 @@ def diagonal_scan(
     u: Any,
     initial: Any | None,
     *,
+    D: Any | None = None,
     reset: Any | None,
     reverse: bool,
 ) -> tuple[Any, Any]:
@@ -40,15 +41,15 @@ def diagonal_scan(
     lead, leading = u.shape[:-2], u.ndim - 2
     h = jnp.zeros((*lead, *a.shape), a.dtype) if initial is None else initial
     if 0 in u.shape or a.size == 0:
-        return jnp.zeros_like(u), h
+        return (jnp.zeros_like(u) if D is None else D * u), h
     inputs = {"u": rows(u, leading)}
     if reset is not None:
         inputs["reset"] = rows(jnp.broadcast_to(reset, u.shape[:-1]), leading)
-    a, B, C, h, inputs = varying_alike((a, B, C, h, inputs))
-    steps = (_mixing if a.ndim == 1 else _separate)(a, B, C, reverse)
+    a, B, C, D, h, inputs = varying_alike((a, B, C, D, h, inputs))
+    steps = _fed((_mixing if a.ndim == 1 else _separate)(a, B, C, reverse), D)
     blocks = a.ndim == 2 and reset is None
     y, h = in_chunks(
-        channels(a, B, C, steps, reverse) if blocks else steps,
+        channels(a, B, C, D, steps, reverse) if blocks else steps,
         rows(h, leading),
         inputs,
         numbers=NUMBERS,
@@ -56,6 +57,18 @@ def diagonal_scan(
         reverse=reverse,
     )
     return jnp.reshape(y, u.shape), jnp.reshape(h, (*lead, *a.shape))
+
+
+def _fed(steps: Chunk, D: Any | None) -> Chunk:
+    """Return ``steps`` with D u added to the outputs."""
+    if D is None:
+        return steps
+
+    def chunk(h: Any, now: Inputs) -> tuple[Any, Any]:
+        h, y = steps(h, now)
+        return h, y + D * now["u"]
+
+    return chunk
 
 
 def _mixing(a: Any, B: Any, C: Any, reverse: bool) -> Chunk:

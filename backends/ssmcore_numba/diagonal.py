@@ -1,7 +1,7 @@
 """``diagonal_scan`` of separate channels on the CPU: a chunk of T steps at once, by products.
 
-x_t = a x_{t-1} + B u_t, y_t = Re(C x_t) for a, B, C (H, N), real or complex, u (R, L, H), state
-(R, H, N). With x before a chunk and k_m = Re(sum_n C a^m B):
+x_t = a x_{t-1} + B u_t, y_t = Re(C x_t) + D u_t for a, B, C (H, N), real or complex, D (H,),
+u (R, L, H), state (R, H, N). With x before a chunk and k_m = Re(sum_n C a^m B), to k_0 added D:
 
     x' = a^T x + sum_j a^(T-1-j) B u_j,    y_i = Re(C a^(i+1) x) + sum_(j <= i) k_(i-j) u_j
 
@@ -44,21 +44,33 @@ GROUPS = 2
 
 
 def diagonal_scan(
-    a: Any, B: Any, C: Any, u: Any, state: Any, keep: Any | None, *, reverse: bool, threads: int
+    a: Any,
+    B: Any,
+    C: Any,
+    D: Any | None,
+    u: Any,
+    state: Any,
+    keep: Any | None,
+    *,
+    reverse: bool,
+    threads: int,
 ) -> tuple[Any, Any]:
     """Return outputs y (R, L, H) and the last state (R, H, N)."""
     rows, _, channels = u.shape
     groups = GROUPS * -(-channels // (GROUPS * LANES))
     jobs = groups // GROUPS
     system = _in_lanes(np.stack((a, B, C)), groups)
+    through = np.zeros((0 if D is None else groups, LANES))
+    if D is not None:
+        through.reshape(-1)[:channels] = D
     table = np.empty((groups, (4 * a.shape[1] + 2) * T * LANES), u.dtype)
     power = np.empty((groups, 2 * a.shape[1] * LANES))
-    run(_fill, groups, threads, system, table, power)
+    run(_fill, groups, threads, system, through, table, power)
     x = _in_lanes(state, groups)
     y = np.empty_like(u, order="C")
     mask = np.zeros((1, 0), np.bool_) if keep is None else np.ascontiguousarray(keep)
     u = np.ascontiguousarray(u)
-    run(_run, rows * jobs, threads, system, table, power, u, x, mask, reverse, y)
+    run(_run, rows * jobs, threads, system, through, table, power, u, x, mask, reverse, y)
     pairs = x.swapaxes(2, 4).reshape(rows, groups * LANES, 2, a.shape[1])[:, :channels]
     if not np.iscomplexobj(a):
         return y, pairs[:, :, 0].astype(state.dtype)
@@ -76,7 +88,7 @@ def _in_lanes(z: Any, groups: int) -> Any:
 
 
 @kernel
-def _fill(first, last, system, table, power):
+def _fill(first, last, system, through, table, power):
     """Fill the tables of groups: into the states, out of them, the taps; and a^T."""
     states = system.shape[2]
     p, q, taps = np.zeros((2, LANES)), np.zeros((2, LANES)), np.zeros((T + 1, LANES))
@@ -104,6 +116,8 @@ def _fill(first, last, system, table, power):
                 for c in range(LANES):
                     q[0, c], q[1, c] = _times(a, q, c)
             power[group].reshape(-1, 2, LANES)[n] = q
+        if through.shape[0] > 0:
+            taps[1] += through[group]
         for j in range(T):
             w[end + 2 * j] = taps[T - 1 - j]
             w[end + 2 * j + 1] = taps[T - j]
@@ -115,7 +129,7 @@ def _times(a, x, c):
 
 
 @kernel
-def _run(first, last, system, table, power, u, x, keep, reverse, y):
+def _run(first, last, system, through, table, power, u, x, keep, reverse, y):
     length, groups, states = u.shape[1], table.shape[0], system.shape[2]
     jobs = groups // GROUPS
     now = np.zeros((GROUPS, CHUNKS * T, LANES), u.dtype)
@@ -137,7 +151,7 @@ def _run(first, last, system, table, power, u, x, keep, reverse, y):
                     _block(table[k], power[k], inputs, state, begin, chunks)
                 else:
                     for i in range(steps):
-                        _one(system, k, state, inputs, i)
+                        _one(system, through, k, state, inputs, i)
             _write(y[row], now, s, steps, group * LANES, reverse)
             s += steps
 
@@ -191,12 +205,14 @@ def _write(y, now, s, steps, h0, reverse):
 
 
 @kernel
-def _one(system, k, x, now, i):
+def _one(system, through, k, x, now, i):
     """Take one step: row i of ``now`` is the input and becomes the output."""
     a, parts = system[0, k].reshape(-1), x.size // LANES
     B, C = system[1, k].reshape(-1), system[2, k].reshape(-1)
     u, zero = load(now, i), nothing(x)
     v, y = widen(u), zero
+    if through.shape[0] > 0:
+        y = plus_product(y, load(through.reshape(-1), k), v)
     for n in range(0, parts, 2):
         a_r, a_i, x_r, x_i = load(a, n), load(a, n + 1), load(x, n), load(x, n + 1)
         re = plus_product(plus_product(zero, load(B, n), v), a_r, x_r)

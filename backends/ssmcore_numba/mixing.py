@@ -1,8 +1,8 @@
 """``diagonal_scan`` of one system that mixes all channels, on the CPU, a chunk at a time.
 
-x_t = a x_{t-1} + B u_t, y_t = Re(C x_t) for a (P,), B (P, H), C (H, P), u (R, L, H), state (R, P).
-B u and C x are products of real matrices, in which re and im of a state are neighbours, so that
-one is the other's memory.
+x_t = a x_{t-1} + B u_t, y_t = Re(C x_t) + D u_t for a (P,), B (P, H), C (H, P), D (H,),
+u (R, L, H), state (R, P). B u and C x are products of real matrices, in which re and im of a state
+are neighbours, so that one is the other's memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ CHUNK = 1 << 18
 
 
 def diagonal_scan(
-    a: Any, B: Any, C: Any, u: Any, state: Any, keep: Any | None, *, reverse: bool, threads: int
+    a: Any,
+    B: Any,
+    C: Any,
+    D: Any | None,
+    u: Any,
+    state: Any,
+    keep: Any | None,
+    *,
+    reverse: bool,
+    threads: int,
 ) -> tuple[Any, Any]:
     """Return outputs y (R, L, H) and the last state (R, P)."""
     rows, length, _ = u.shape
@@ -35,6 +44,8 @@ def diagonal_scan(
         kept = None if keep is None else keep[:, cut]
         x = states(a[None, None, :], drive, carried, kept, reverse, threads)
         np.matmul(x.view(u.dtype), out, out=y[:, cut])
+        if D is not None:
+            y[:, cut] += D * u[:, cut]
     return y, carried.astype(a.dtype)
 
 

@@ -39,13 +39,14 @@ def diagonal_scan(
     u: Array,
     initial: Array | None,
     *,
+    D: Array | None = None,
     reset: Array | None,
     reverse: bool,
 ) -> tuple[Array, Array]:
     """See ssmcore.diagonal_scan."""
     form = diagonal_scan_form(a, u, initial, reset)
     run = mixing.diagonal_scan if a.ndim == 1 else diagonal.diagonal_scan
-    y, last = run(a, B, C, *form, reverse=reverse, threads=numba.get_num_threads())
+    y, last = run(a, B, C, D, *form, reverse=reverse, threads=numba.get_num_threads())
     return y.reshape(u.shape), last.reshape((*u.shape[:-2], *a.shape))
 
 

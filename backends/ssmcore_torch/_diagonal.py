@@ -23,18 +23,19 @@ def diagonal_scan(
     u: Tensor,
     initial: Tensor | None,
     *,
+    D: Tensor | None = None,
     reset: Tensor | None,
     reverse: bool,
 ) -> Any:
     """See ssmcore.diagonal_scan."""
-    given = [x for x in (a, B, C, u, initial, reset) if x is not None]
+    given = [x for x in (a, B, C, u, D, initial, reset) if x is not None]
     by_numba = KERNELS.get(u.device.type) == "numba"
     if not by_numba or backend.of(u).differentiates(*given):
-        return REFERENCES["diagonal_scan"](a, B, C, u, initial, reset=reset, reverse=reverse)
+        return REFERENCES["diagonal_scan"](a, B, C, u, initial, D=D, reset=reset, reverse=reverse)
     from ssmcore_numba import diagonal, mixing
 
     form = diagonal_scan_form(a, u, initial, reset)
     run = mixing.diagonal_scan if a.ndim == 1 else diagonal.diagonal_scan
-    views = map(numpy_view, (a, B, C, *form))
+    views = (None if x is None else numpy_view(x) for x in (a, B, C, D, *form))
     y, last = tensors(*run(*views, reverse=reverse, threads=torch.get_num_threads()))
     return y.reshape(u.shape), last.reshape((*u.shape[:-2], *a.shape))

@@ -34,7 +34,8 @@ def problem(
     C = draw(channels, states) if mixing else draw(*own)
     u = draw(*batch, length, channels).real
     reset = rng.random((*batch, length)) < 0.05
-    return [a, B, C, u, draw(*batch, *own)], {"reset": reset, "reverse": False}
+    given, D = [a, B, C, u, draw(*batch, *own)], draw(channels).real
+    return given, {"D": D, "reset": reset, "reverse": False}
 
 
 def check(launch: Any, given: list[Any], options: dict[str, Any]) -> None:
@@ -105,7 +106,7 @@ def test_nothing_crosses_a_restart(length: int) -> None:
     cut = length - 4
     options["reset"] = np.arange(length) == cut
     expected = diagonal_scan(
-        host.HostLaunch(), a, B, C, u[:, cut:], None, reset=None, reverse=False
+        host.HostLaunch(), a, B, C, u[:, cut:], None, **options | {"reset": None}
     )
     u[:, :cut], initial[:] = np.nan, np.nan
     y, last = diagonal_scan(host.HostLaunch(7), a, B, C, u, initial, **options)

@@ -35,15 +35,22 @@ def system(dtype: str, shape: tuple[int, ...]) -> Any:
     return [a, *more]
 
 
+def through(given: Any) -> Any:
+    """Return D (H,)."""
+    u = given[3]
+    return np.random.default_rng(1).standard_normal(u.shape[-1]).astype(u.dtype)
+
+
 def run(given: Any, keep: Any, reverse: bool) -> tuple[Any, Any]:
     a, B, C, u, state = given
-    return diagonal_scan(a, B, C, u, state, keep, reverse=reverse, threads=2)
+    return diagonal_scan(a, B, C, through(given), u, state, keep, reverse=reverse, threads=2)
 
 
 def compare(given: Any, keep: Any, reverse: bool) -> None:
     """Each term is rounded in the tables, in the state and at most once by each sum it is in."""
     y, last = run(given, keep, reverse)
-    options: Any = {"reset": None if keep is None else ~keep, "reverse": reverse}
+    restart = None if keep is None else ~keep
+    options: Any = {"D": through(given), "reset": restart, "reverse": reverse}
     wanted = oracles.diagonal_scan(*given, **options)
     growth = oracles.diagonal_scan(*given, **options, modulus=True)
     roundings = 2 * T + 2 * given[0].shape[1] + 8
@@ -99,7 +106,7 @@ def test_a_constant_input_does_not_drift() -> None:
     length = 1 << 14
     a, B, C = (np.full((1, 1), x, np.float32) for x in (0.9999, 0.1, 1.0))
     u, start = np.ones((1, length, 1), np.float32), np.zeros((1, 1, 1), np.float32)
-    y, _ = diagonal_scan(a, B, C, u, start, None, reverse=False, threads=1)
+    y, _ = diagonal_scan(a, B, C, None, u, start, None, reverse=False, threads=1)
     wide, b = float(a[0, 0]), float(B[0, 0])
     exact = b * (1 - wide ** np.arange(1, length + 1)) / (1 - wide)
     assert np.all(np.abs(y[0, :, 0] - exact) <= 8 * np.finfo(np.float32).eps * exact)

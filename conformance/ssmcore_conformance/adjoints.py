@@ -71,6 +71,7 @@ def linear_scan(given: Given, y_bar: tuple[Any, ...], *, modulus: bool = False) 
 def diagonal_scan(given: Given, y_bar: tuple[Any, ...], *, modulus: bool = False) -> Gradients:
     """x_bar_t = C^* y_bar_t + conj(a) x_bar_{t+1}; one system (P,) or one a channel (H, N)."""
     a, B, C, u, x0 = (_wide(given[name], modulus) for name in ("a", "B", "C", "u", "initial"))
+    D = _wide(given["D"], modulus) if "D" in given else np.zeros(u.shape[-1])
     reverse, (g, last_bar) = bool(given.get("reverse")), (_wide(x, modulus) for x in y_bar)
     separate, length = a.ndim == 2, u.shape[-2]
     restart = _restart(given.get("reset"), u.shape[:-1])
@@ -106,7 +107,8 @@ def diagonal_scan(given: Given, y_bar: tuple[Any, ...], *, modulus: bool = False
         x_bar = np.where(mask, 0, np.conj(a) * x_bar)
     empty = {"a": a, "B": B, "C": C} if length == 0 else {}
     grads |= {name: np.zeros_like(z) for name, z in empty.items()}
-    return _fit({**grads, "u": u_bar, "initial": x_bar}, given)
+    through = {"D": g * u} if "D" in given else {}
+    return _fit({**grads, **through, "u": u_bar + D * g, "initial": x_bar}, given)
 
 
 def selective_scan(given: Given, y_bar: tuple[Any, ...], *, modulus: bool = False) -> Gradients:

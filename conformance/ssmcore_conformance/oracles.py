@@ -63,11 +63,12 @@ def diagonal_scan(
     u: Any,
     initial: Any = None,
     *,
+    D: Any = None,
     reset: Any = None,
     reverse: bool = False,
     modulus: bool = False,
 ) -> tuple[Numbers, Numbers]:
-    """x_t = a x_{t-1} + B u_t, y_t = Re(C x_t); returns y and the last state."""
+    """x_t = a x_{t-1} + B u_t, y_t = Re(C x_t) + D u_t; returns y and the last state."""
     a, B, C, u = (_wide(x, modulus) for x in (a, B, C, u))
     dtype = np.result_type(a, B)
     x = np.zeros((*u.shape[:-2], *a.shape), dtype)
@@ -81,6 +82,8 @@ def diagonal_scan(
         drive = B * u[..., t, :, None] if a.ndim == 2 else u[..., t, :] @ B.T
         x = a * x + drive
         y[..., t, :] = np.real((C * x).sum(axis=-1) if a.ndim == 2 else x @ C.T)
+        if D is not None:
+            y[..., t, :] += _wide(D, modulus) * u[..., t, :]
     return y, x
 
 

@@ -42,6 +42,7 @@ def _diagonal_scan(
     separate: bool,
     length: int = L,
     batch: tuple[int, ...] = (2,),
+    through: bool = True,
     **options: Any,
 ) -> Given:
     shapes = ((H, N), (H, N), (H, N), (H, N)) if separate else ((P,), (P, H), (H, P), (P,))
@@ -49,7 +50,8 @@ def _diagonal_scan(
     B, C = (numbers(rng, shape, kind) for shape in shapes[1:3])
     u = numbers(rng, (*batch, length, H), "float64")
     initial = numbers(rng, (*batch, *shapes[3]), kind)
-    return {"a": a, "B": B, "C": C, "u": u, "initial": initial, **options}
+    D = {"D": numbers(rng, (H,), "float64")} if through else {}
+    return {"a": a, "B": B, "C": C, "u": u, "initial": initial, **D, **options}
 
 
 def _selective_scan(
@@ -156,7 +158,7 @@ FORMS: dict[str, tuple[str, Draw]] = {
     ),
     "diagonal_scan, long, no batch": (
         "diagonal_scan",
-        lambda r: _diagonal_scan(r, "complex128", False, LONG, (), reset=LONG_RESET),
+        lambda r: _diagonal_scan(r, "complex128", False, LONG, (), False, reset=LONG_RESET),
     ),
     "selective_scan, own B and C": (
         "selective_scan",

@@ -43,6 +43,7 @@ PLAIN: dict[str, Any] = {
     "width": H,
     "states": N,
     "modulus": "any",
+    "feedthrough": True,
 }
 
 
@@ -60,7 +61,9 @@ def problem(seed: int, length: int, case: dict[str, Any]) -> tuple[list[Any], di
     given.append(numbers(rng, (*batch, length, H), case["dtype"]))
     given.append(numbers(rng, (*batch, *state), dtype) if case["initial"] else None)
     wide = (length,) if case["reset_form"] == "(L,)" else (*batch, length)
-    return given, {"reset": resets(rng, case["reset"], wide), "reverse": case["reverse"]}
+    options = {"reset": resets(rng, case["reset"], wide), "reverse": case["reverse"]}
+    D = numbers(rng, (H,), case["dtype"]) if case["feedthrough"] else None
+    return given, options | {"D": D}
 
 
 def compare(worst: Any, library: Any, given: list[Any], options: dict[str, Any]) -> None:
@@ -88,12 +91,13 @@ AXES: dict[str, Any] = {
     "reset": RESETS,
     "reset_form": ("(..., L)", "(L,)"),
     "reverse": (False, True),
+    "feedthrough": (True, False),
 }
 
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_value(ssm_backend: Any, worst: Any, length: int) -> None:
-    """x_t = a x_{t-1} + B u_t, y_t = Re C x_t and the last state, as the loop has them."""
+    """x_t = a x_{t-1} + B u_t, y_t = Re C x_t + D u_t and the last state, as the loop has them."""
 
     @tried(ssm_backend, "diagonal_scan", length, AXES)
     def value(case: dict[str, Any]) -> None:
@@ -140,8 +144,8 @@ def test_chunks_carry_the_state(ssm_eager: Any, worst: Any, data: Any) -> None:
     """Any cuts, the last state of one chunk the initial state of the next, change nothing."""
     form = data.draw(st.sampled_from(("mixing", "separate")))
     (a, B, C, u, x), options = problem(0, 33, PLAIN | {"form": form})
-    expected, _ = oracles.diagonal_scan(a, B, C, u, x, reset=options["reset"])
-    growth, _ = oracles.diagonal_scan(a, B, C, u, x, reset=options["reset"], modulus=True)
+    expected, _ = oracles.diagonal_scan(a, B, C, u, x, **options)
+    growth, _ = oracles.diagonal_scan(a, B, C, u, x, **options, modulus=True)
     edges, parts = data.draw(cuts(33)), []
     for start, stop in itertools.pairwise(edges):
         reset = options["reset"][start:stop]
@@ -149,6 +153,7 @@ def test_chunks_carry_the_state(ssm_eager: Any, worst: Any, data: Any) -> None:
             ssm_eager,
             ssm.diagonal_scan,
             *(a, B, C, u[:, start:stop], x),
+            D=options["D"],
             reset=reset,
             return_state=True,
         )
@@ -185,6 +190,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "reset dtype": (bad(reset=np.ones((2, 5), int)), "reset has dtype int64; expected bool"),
     "mixed": (bad(C=Z.T.astype(np.complex64)), "one precision expected, got .*C complex64"),
     "integer": (bad(u=np.ones((2, 5, H), int)), "u has dtype int64; expected one of float32"),
+    "D": (bad(D=np.ones(N)), r"D has shape \(3,\); expected \(2,\)"),
+    "complex D": (bad(D=np.ones(H, complex)), "D has dtype complex128"),
     "real C": (bad(C=Z.T.real), "C has dtype float64; expected complex"),
     "complex u": (bad(u=np.ones((2, 5, H), complex)), "u has dtype complex128"),
 }

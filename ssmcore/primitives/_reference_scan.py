@@ -138,6 +138,10 @@ def _read(C: Array, h: Array, channels: bool) -> Array:
     return xp.real(y) if arrays.is_complex(y) else y
 
 
+def _fed(y: Array, D: Array | None, u: Array) -> Array:
+    return y if D is None else y + D * u
+
+
 def diagonal_scan(
     a: Array,
     B: Array,
@@ -145,6 +149,7 @@ def diagonal_scan(
     u: Array,
     initial: Array | None,
     *,
+    D: Array | None = None,
     reset: Array | None,
     reverse: bool,
 ) -> tuple[Array, Array]:
@@ -162,7 +167,7 @@ def diagonal_scan(
     start = xp.reshape(initial, (*u.shape[:-2], states))
     h = _scan(xp.reshape(a, (states,)), flat, start, reset=reset, reverse=reverse)
     h = xp.reshape(h, drive.shape)
-    y = _read(C, h, channels)
+    y = _fed(_read(C, h, channels), D, u)
     if u.shape[-2] == 0:
         return y, initial
     last = 0 if reverse else u.shape[-2] - 1
@@ -198,5 +203,4 @@ def selective_scan(
     h = _scan(xp.reshape(a, flat), xp.reshape(b, flat), start, reset=reset, reverse=False)
     h = xp.astype(xp.reshape(h, shape), dtype, copy=False)
     y = _read(C_t, h, channels=True) * (2.0 if arrays.is_complex(A) else 1.0)
-    y = y if D is None else y + D * u
-    return y, h[..., -1, :, :] if u.shape[-2] else initial
+    return _fed(y, D, u), h[..., -1, :, :] if u.shape[-2] else initial

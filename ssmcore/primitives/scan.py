@@ -99,13 +99,14 @@ def diagonal_scan(
     u: Array,
     initial: Array | None = None,
     *,
+    D: Array | None = None,
     reset: Array | None = None,
     reverse: bool = False,
     return_state: bool = False,
 ) -> Any:
     """Run a diagonal time-invariant system from input to output.
 
-    x_t = a x_{t-1} + B u_t, y_t = Re(C x_t).
+    x_t = a x_{t-1} + B u_t, y_t = Re(C x_t) + D u_t.
 
     Parameters
     ----------
@@ -117,6 +118,8 @@ def diagonal_scan(
     u : (..., L, H), real, same precision
     initial : (..., P) or (..., H, N), dtype of ``a``
         State before the first step; None means zero.
+    D : (H,) real
+        Feedthrough; None means none. Adding D u_t later costs a pass over the outputs more.
     reset : (..., L) bool
         True restarts the state before that step.
     reverse : bool
@@ -149,8 +152,8 @@ def diagonal_scan(
     """
     owner = "diagonal_scan"
     check_flag(owner, reverse=reverse, return_state=return_state)
-    check_precision(owner, a=a, B=B, C=C, u=u, initial=initial)
-    check_kind(owner, "real", u=u)
+    check_precision(owner, a=a, B=B, C=C, u=u, D=D, initial=initial)
+    check_kind(owner, "real", u=u, D=D)
     kind = "complex" if arrays.is_complex(a) else "real"
     check_kind(owner, kind, B=B, C=C, initial=initial)
     check_shape(owner, "a", a, "(P,) or (H, N)", a.ndim in (1, 2))
@@ -162,10 +165,12 @@ def diagonal_scan(
         check_shape(owner, "a", a, f"(H, N) with H = {H} as in u", n[0] == H)
     check_shape(owner, "B", B, str(b_shape), tuple(B.shape) == b_shape)
     check_shape(owner, "C", C, str(c_shape), tuple(C.shape) == c_shape)
+    if D is not None:
+        check_shape(owner, "D", D, str((H,)), tuple(D.shape) == (H,))
     check_initial(owner, initial, (*u.shape[:-2], *n))
     check_reset(owner, reset, u)
     run = implementation(owner, a, u)
-    y, state = run(a, B, C, u, initial, reset=reset, reverse=reverse)
+    y, state = run(a, B, C, u, initial, D=D, reset=reset, reverse=reverse)
     return (y, state) if return_state else y
 
 

@@ -110,7 +110,7 @@ PRIMITIVES = (
     Mutant(
         "the skip D u is forgotten",
         SCAN,
-        "y = y if D is None else y + D * u",
+        "return y if D is None else y + D * u",
         "y = y if D is None else y + 0.0 * u",
         "test_selective_scan.py::test_value",
     ),
