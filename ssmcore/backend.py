@@ -121,6 +121,18 @@ class Backend:
         """Whether beside ``x`` a selective scan of one step is one native kernel."""
         return False
 
+    def steps(self, x: Array) -> Mapping[str, Callable[..., Any]]:
+        """What a network does between its products for one step, by name, beside ``x``.
+
+        Of ``rms_norm``, ``short_convolution``, ``s6`` and ``gate``, where each is one native call;
+        no gradients are asked for. See ``ssmcore_numba.steps``.
+        """
+        return {}
+
+    def product(self, u: Array, weight: Array) -> Array:
+        """Return u weight^T, (..., H) and (K, H) to (..., K)."""
+        return u @ self.xp.matrix_transpose(weight)
+
     def check_values(self, x: Array) -> None:
         """Raise SSMError where ``x`` is no dense array of values that could be copied."""
 
@@ -293,6 +305,8 @@ def available(*, test_only: bool = False) -> list[str]:
 
 def of(*given: Array) -> Backend:
     """Return the one backend that owns all arrays ``given`` (None is ignored)."""
+    if len(given) == 1 and type(given[0]) in _owner_of_type:
+        return _owner_of_type[type(given[0])]
     owners = {id(b): b for b in (_owner(x) for x in given if x is not None)}
     if len(owners) == 1:
         return next(iter(owners.values()))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -29,7 +29,9 @@ class Pass(NamedTuple):
 
     ``reset`` (..., L) bool is False in padding; ``lengths`` has the library's indexing dtype;
     ``valid`` (..., L) bool marks what is not padding. None: no restart, no padding. ``dtype`` is
-    that of states. ``checkpoint``: stacks forget what is inside their blocks.
+    that of states. ``checkpoint``: stacks forget what is inside their blocks. ``steps``: the
+    backend's own functions of one step, of what is in ``dtype``; without any, or for longer
+    sequences, empty.
     """
 
     mode: str = "auto"
@@ -41,6 +43,7 @@ class Pass(NamedTuple):
     key: Any = None
     dtype: Any = None
     checkpoint: bool = False
+    steps: Mapping[str, Callable[..., Any]] = NOTHING
 
 
 @hyperparameters
@@ -52,6 +55,7 @@ class Composed(ABC):
     STATISTICS: ClassVar[tuple[str, ...]] = ()
     _parts: ClassVar[Mapping[str, Composed]] = NOTHING
     _shapes: ClassVar[Mapping[str, Any]] = NOTHING
+    _state_shapes: ClassVar[Mapping[str, Any]] = NOTHING
 
     def __post_init__(self) -> None:
         """Store numbers as Python's own, check the hyper-parameters and make the parts, once."""
@@ -62,6 +66,7 @@ class Composed(ABC):
         if parts:
             object.__setattr__(self, "_parts", parts)
             object.__setattr__(self, "_shapes", self.shapes())
+            object.__setattr__(self, "_state_shapes", self.state_shapes())
 
     @property
     def name(self) -> str:
@@ -219,16 +224,24 @@ class Running:
         return self.states or None
 
 
-def fits(params: Any, shapes: Mapping[str, Any], kinds: set[tuple[Any, Any]]) -> bool:
-    """Whether nested dicts of arrays have ``shapes``; adds the classes and dtypes to ``kinds``."""
-    if type(params) is not dict or params.keys() != shapes.keys():
+def fits(
+    tree: Any,
+    shapes: Mapping[str, Any],
+    kinds: set[tuple[Any, Any]],
+    batch: tuple[int, ...] = (),
+) -> bool:
+    """Whether nested dicts of arrays have ``shapes`` after ``batch``.
+
+    Adds their classes and dtypes to ``kinds``.
+    """
+    if type(tree) is not dict or tree.keys() != shapes.keys():
         return False
     for name, shape in shapes.items():
-        x = params[name]
+        x = tree[name]
         if type(shape) is dict:
-            if not fits(x, shape, kinds):
+            if not fits(x, shape, kinds, batch):
                 return False
-        elif getattr(x, "shape", None) != shape:
+        elif getattr(x, "shape", None) != batch + shape:
             return False
         else:
             kinds.add((type(x), getattr(x, "dtype", None)))

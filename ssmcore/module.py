@@ -25,7 +25,7 @@ from ssmcore._checks import (
     checked_batch_shape,
 )
 from ssmcore._options import checked_arguments, hyperparameters
-from ssmcore.composition import Composed, Pass, fits, flattened
+from ssmcore.composition import NOTHING, Composed, Pass, fits, flattened
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.primitives._checks import check_array, check_reset, check_shape
 from ssmcore.random import check_key
@@ -215,7 +215,9 @@ class Module(Composed):
         xp = arrays.namespace(u)
         reset = None if reset is None else xp.broadcast_to(reset, shape)
         if lengths is None:
-            return Pass(mode, reset, None, None, return_state, dtype=place.dtype)
+            alone = return_state and reset is None and shape[-1] == 1
+            steps = backend.of(place.example).steps(place.example) if alone else NOTHING
+            return Pass(mode, reset, None, None, return_state, dtype=place.dtype, steps=steps)
         lengths = xp.broadcast_to(xp.astype(lengths, arrays.index_dtype(u), copy=False), shape[:-1])
         valid = arrays.arange(u, shape[-1], lengths.dtype) < lengths[..., None]
         reset = None if reset is None else reset & valid
@@ -255,9 +257,17 @@ class Module(Composed):
         check_shape(self.name, "tokens", u, "(..., L)", u.ndim >= 1)
 
     def _check_state(self, state: State | None, place: Place, batch: tuple[int, ...]) -> None:
-        if state is not None:
-            shapes = flattened(self.state_shapes())
-            check_state(self.name, state, {k: (*batch, *s) for k, s in shapes.items()}, place)
+        if state is None or (self._parts and self._has_state(state, place, batch)):
+            return
+        shapes = flattened(self.state_shapes())
+        check_state(self.name, state, {k: (*batch, *s) for k, s in shapes.items()}, place)
+
+    def _has_state(self, state: State, place: Place, batch: tuple[int, ...]) -> bool:
+        """Whether ``state`` is right and of the class and dtype of ``place``, in one walk."""
+        kinds: set[tuple[Any, Any]] = set()
+        return fits(state, self._state_shapes, kinds, batch) and kinds == {
+            (type(place.example), place.dtype)
+        }
 
 
 def _move(tree: Params, target: str | None, device: Any) -> Params:

@@ -31,6 +31,17 @@ class NumpyBackend(Backend):
         """Numba's kernels, where numba is installed."""
         return _native()
 
+    def steps(self, x: object) -> Mapping[str, Callable[..., Any]]:
+        """Numba's kernels, where numba is installed."""
+        return _steps() if self.primitives() else {}
+
+
+@functools.cache
+def _steps() -> Mapping[str, Callable[..., Any]]:
+    from ssmcore_numba import steps
+
+    return {name: getattr(steps, name) for name in steps.__all__}
+
 
 @functools.cache
 def _native() -> Mapping[str, Callable[..., Any]]:

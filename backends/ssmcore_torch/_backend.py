@@ -28,6 +28,13 @@ def _native() -> Mapping[str, Callable[..., Any]]:
 
 
 @functools.cache
+def _kernels() -> Mapping[str, str]:
+    from ssmcore_torch._ops import KERNELS
+
+    return KERNELS
+
+
+@functools.cache
 def _elementwise() -> Mapping[str, Callable[[Any], Any]]:
     from torch.nn import functional
 
@@ -93,12 +100,15 @@ class TorchBackend(Backend):
     def differentiates(self, *given: Any) -> bool:
         """Whether autograd records ``given``, or torch.compile, torch.func or a dual level may."""
         import torch
-        from torch.autograd.forward_ad import unpack_dual
+        from torch.autograd import forward_ad
 
-        return any(
-            not self.concrete(x)
-            or (torch.is_grad_enabled() and x.requires_grad)
-            or unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
+        if torch.is_grad_enabled() and any(x.requires_grad for x in given):
+            return True
+        if not all(map(self.concrete, given)):
+            return True
+        dual = forward_ad._current_level >= 0  # of the levels that are open
+        return dual and any(
+            forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
             for x in given
         )
 
@@ -117,6 +127,20 @@ class TorchBackend(Backend):
     def fuses_steps(self, x: Any) -> bool:
         """On CUDA devices, where the kernels run."""
         return bool(x.is_cuda) and "selective_scan" in self.primitives()
+
+    def steps(self, x: Any) -> Mapping[str, Callable[..., Any]]:
+        """Numba's kernels on the CPU, where nothing is recorded and nothing traces."""
+        if "linear_scan" not in self.primitives() or not _kernels().get("cpu"):
+            return {}
+        from ssmcore_torch import _steps
+
+        return _steps.STEPS if _steps.plain(x) else {}
+
+    def product(self, u: Any, weight: Any) -> Any:
+        """Return u weight^T by torch's own function."""
+        from torch.nn.functional import linear
+
+        return linear(u, weight)
 
     def primitives(self) -> Mapping[str, Callable[..., Any]]:
         """Kernels of numba on the CPU and of Triton on CUDA devices, where these are installed."""

@@ -83,6 +83,10 @@ class ShortConvolution(Block):
     ) -> tuple[Array, State | None]:
         xp = arrays.namespace(u)
         weight, bias = params["weight"], params.get("bias")
+        if state is not None and self._native(u, weight, how):
+            silu = self.activation == "silu"
+            y, last = how.steps["short_convolution"](u, weight, bias, state["inputs"], silu)
+            return y, {"inputs": last}
         x = xp.astype(u, weight.dtype, copy=False)
         before = None if state is None else state["inputs"]
         if how.reset is None:
@@ -93,6 +97,11 @@ class ShortConvolution(Block):
             last = self._last_valid(x, before, how.lengths, how.reset)
         y = xp.astype(activate(self.activation, y), u.dtype, copy=False)
         return y, ({"inputs": compact(last, x)} if how.return_state else None)
+
+    def _native(self, u: Array, weight: Array, how: Pass) -> bool:
+        """Whether one step is one native call."""
+        there = "short_convolution" in how.steps and self.activation in ("silu", "identity")
+        return there and bool(u.dtype == weight.dtype)
 
     def _last_valid(
         self, x: Array, before: Array | None, lengths: Array, reset: Array | None

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ssmcore import arrays
+from ssmcore import arrays, backend
 from ssmcore._arguments import check_count, check_flag, check_number, check_positive
 from ssmcore._options import ParamGroup, hyperparameters
 from ssmcore.blocks.base import Block
@@ -23,9 +23,12 @@ __all__ = ["Embedding", "Linear", "product"]
 
 def product(u: Array, weight: Array) -> Array:
     """Return u weight^T in the dtype of ``u``, formed in the dtype of ``weight``."""
+    library = backend.of(u)
+    if u.dtype == weight.dtype:
+        return library.product(u, weight)
     xp = arrays.namespace(u)
-    narrow = xp.astype(u, weight.dtype, copy=False)
-    return xp.astype(narrow @ xp.matrix_transpose(weight), u.dtype, copy=False)
+    narrow = library.product(xp.astype(u, weight.dtype), weight)
+    return xp.astype(narrow, u.dtype)
 
 
 @hyperparameters

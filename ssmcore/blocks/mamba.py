@@ -107,4 +107,9 @@ class Mamba(Block):
         both = run("in_proj", u)
         x, z = both[..., : self.d_inner], both[..., self.d_inner :]
         y = run("ssm", run("conv", x))
-        return run("out_proj", y * activate("silu", z)), run.after
+        gate = how.steps.get("gate", _gate)
+        return run("out_proj", gate(y, z)), run.after
+
+
+def _gate(y: Array, z: Array) -> Array:
+    return y * activate("silu", z)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ssmcore import arrays, backend
 from ssmcore._options import ParamGroup, check_count, check_positive, hyperparameters
+from ssmcore.composition import Pass
 from ssmcore.errors import check_choice
 from ssmcore.initialization import softplus_bias
 from ssmcore.layers._continuous import check_steps
@@ -136,8 +137,7 @@ class S6(Layer):
     def _system(self, params: Params, u: Array | None, fresh: Array | None) -> SelectiveSystem:
         xp = arrays.namespace(params["D"], u)
         N, R = self.d_state, self._rank
-        chosen = u @ xp.matrix_transpose(params["x_proj"])
-        low = chosen[..., :R] @ xp.matrix_transpose(params["dt_proj"]["weight"])
+        chosen, low = self._chosen(params, u)
         delta = _softplus(low + params["dt_proj"]["bias"])
         delta = delta if self.dt_scale == 1.0 else delta * self.dt_scale
         return SelectiveSystem(
@@ -148,6 +148,24 @@ class S6(Layer):
             D=params["D"],
             method=self.discretization,
         )
+
+    def _apply(
+        self, params: Params, u: Array, state: State | None, how: Pass
+    ) -> tuple[Array, State | None]:
+        native = how.steps.get("s6")
+        fits = self.discretization == "mamba" and self.dt_scale == 1.0
+        if native is None or state is None or not fits or u.dtype != params["D"].dtype:
+            return super()._apply(params, u, state, how)
+        chosen, low = self._chosen(params, u)
+        rest = (params["dt_proj"]["bias"], params["A_log"], params["D"])
+        y, after = native(u, chosen, low, *rest, state[self._state_name])
+        return y, {self._state_name: after}
+
+    def _chosen(self, params: Params, u: Array) -> tuple[Array, Array]:
+        """Return (dt_low, B, C) in one array (..., L, R + 2N), and dt_proj dt_low."""
+        product = backend.of(u).product
+        chosen = product(u, params["x_proj"])
+        return chosen, product(chosen[..., : self._rank], params["dt_proj"]["weight"])
 
     def _run(
         self,
