@@ -34,6 +34,7 @@ __all__ = [
     "default",
     "dtype_name",
     "failures",
+    "is_open",
     "load",
     "move",
     "names",
@@ -55,7 +56,8 @@ class Backend:
     ``owns`` must be given, ``xp`` where array-api-compat does not know the library, and
     ``to_numpy`` where ``numpy.asarray`` does not take its arrays; ``primitives`` lists native
     replacements of the reference primitives, ``elementwise`` those of scalar functions; ``word`` is
-    the integer dtype whose arithmetic random bits use; ``ledger`` is a file of known failures for
+    the integer dtype whose arithmetic random bits use; ``open_transforms``: its FFTs take lengths
+    that an export leaves open; ``ledger`` is a file of known failures for
     the conformance suite.
     """
 
@@ -65,6 +67,7 @@ class Backend:
     test_only = False
     gradients = False
     word = "uint32"
+    open_transforms = False
     ledger: Path | None = None
 
     @property
@@ -116,6 +119,10 @@ class Backend:
     def concrete(self, x: Array) -> bool:
         """Whether the values of ``x`` can be looked at now (not while tracing)."""
         return True
+
+    def leaves_open(self, size: Any) -> bool:
+        """Whether ``size`` of an axis stands for many numbers, as while a program is exported."""
+        return False
 
     def fuses_steps(self, x: Array) -> bool:
         """Whether beside ``x`` a selective scan of one step is one native kernel."""
@@ -302,6 +309,11 @@ def of(*given: Array) -> Backend:
     arrays.namespace(*given)
     msg = f"expected arrays of one library, got those of {[b.name for b in owners.values()]}"
     raise SSMError(msg)
+
+
+def is_open(x: Array, size: Any) -> bool:
+    """Whether the library of ``x``, while it exports, leaves ``size`` of an axis open."""
+    return not isinstance(size, int) and of(x).leaves_open(size)
 
 
 def known(kind: type) -> bool:
