@@ -23,6 +23,9 @@ from ssmcore.typing import Array, Params, State
 
 __all__ = ["LocalAttention"]
 
+LONGEST = 2**30
+"""Steps that 32-bit indices count in a window and a sequence beside it."""
+
 
 @hyperparameters
 class LocalAttention(Block):
@@ -38,7 +41,7 @@ class LocalAttention(Block):
     heads : int
     window : int
         Steps looked at, the current one included (transformers' convention; the code of Griffin
-        looks at one more than it says).
+        looks at one more than it says); at most 2^30. A state has keys and values of all of them.
     kv_heads : int
         Heads of keys and values; must divide heads.
     head_dim : int or None
@@ -84,6 +87,13 @@ class LocalAttention(Block):
             msg = f"{self.name}: heads is {self.heads}; expected a divisor of {self.d_model}"
             raise SSMError(msg)
         check_count(self.name, head_dim=self.width)
+        if self.window > LONGEST:
+            size = 8 * self.window * self.kv_heads * self.width
+            msg = (
+                f"{self.name}: window is {self.window}, and a state of as many keys and values "
+                f"takes {size:.3g} bytes a sequence; expected at most {LONGEST} steps"
+            )
+            raise SSMError(msg)
         if not 0.0 <= self.rotary <= 1.0 or self._turned % 2:
             msg = (
                 f"{self.name}: rotary is {self.rotary!r}; expected a share of head_dim = "
