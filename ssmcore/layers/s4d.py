@@ -126,7 +126,7 @@ class S4D(PerChannel):
         if library.leaves_open(u.shape[-2]):
             return "convolution" if library.open_transforms else "scan"
         way = modes.key(library, u, *(x for _, x in arrays.leaves(params)))
-        known = (n for n in u.shape[:-2] if not library.leaves_open(n))
+        known = [n for n in u.shape[:-2] if not library.leaves_open(n)]
         shape = (math.prod(known), u.shape[-2], self.d_model * self.channels, self._stored)
         return modes.faster_mode(way, shape)
 
