@@ -14,6 +14,7 @@ import dataclasses
 from typing import Any
 
 from ssmcore import arrays, backend
+from ssmcore._open import OPEN_BITS
 from ssmcore.systems import System
 from ssmcore.typing import Array
 
@@ -146,7 +147,12 @@ def _since_last_reset(u: Array, x: Array, reset: Array) -> tuple[Array, Array]:
 def _advance(system: Any, x: Array, length: int, steps: Array | None) -> Array:
     """Return A^n x with n = ``length`` or, per sequence, ``steps`` (at most ``length``)."""
     xp = arrays.namespace(x)
-    count = length.bit_length()
+    if backend.is_open(x, length):
+        count = OPEN_BITS
+        if steps is None:
+            steps = xp.full((), length, dtype=xp.int32, device=arrays.device(x))
+    else:
+        count = length.bit_length()
     power = system.advance(count)
     for k in range(count):
         if steps is None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ssmcore._files import check_writable
+from ssmcore._files import check_writable, replace
 from ssmcore.errors import SSMError, check_choice
 
 __all__ = ["CONVERT", "GENERATE", "convert", "generate"]
@@ -45,7 +45,6 @@ ssmcore convert mamba-130m-hf mamba-130m --to ssmcore
 
 ssmcore convert trained mamba-hf --to transformers --dtype bfloat16
 """
-BESIDE = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 def generate(
@@ -229,7 +228,18 @@ def convert(
             special_tokens=special_tokens(source),
             overwrite=overwrite,
         )
-        for name in BESIDE:
-            if (source / name).is_file() and target.is_dir():
-                shutil.copyfile(source / name, target / name)
+        if target.is_dir():
+            _copy_beside(source, target)
     typer.echo(f"{target}: {model.name} in the layout of {to}")
+
+
+def _copy_beside(source: Path, target: Path) -> None:
+    """Copy the files of the tokenizer, and what else the source says of generating."""
+    from ssmcore.checkpoints.folders import read_json
+    from ssmcore.checkpoints.tokens import GENERATION, TOKENIZER_FILES, generation_config
+
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+    if (source / GENERATION).is_file():
+        replace(target / GENERATION, generation_config(target, read_json(source / GENERATION)))

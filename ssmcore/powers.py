@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from ssmcore import arrays, backend
+from ssmcore._open import OPEN_BITS, leading
 from ssmcore.typing import Array
 
 __all__ = [
@@ -33,6 +34,9 @@ __all__ = [
 FLOAT32_DIGITS = 24
 DIGITS = 36
 """Bits a product must keep: 4096 units of 2^-36 are 6e-8."""
+
+OPEN_SHIFT = 6
+"""Bits of a length that is left open which are left to the fine table."""
 
 Double: TypeAlias = tuple[Array, Array]
 Wide: TypeAlias = tuple[Double, ...]
@@ -114,19 +118,25 @@ def powers(a: Array, length: int) -> Array:
     >>> powers(np.asarray([2.0]), 4)[:, 0]
     array([1., 2., 4., 8.])
     """
-    if length < 2:
+    if not backend.is_open(a, length) and length < 2:
         xp = arrays.namespace(a)
         return xp.ones((length, *a.shape), dtype=a.dtype, device=arrays.device(a))
     coarse, fine = factored_powers(a, length)
     table = coarse[:, None, ...] * fine[None, ...]
-    return arrays.namespace(a).reshape(table, (-1, *a.shape))[:length, ...]
+    return leading(arrays.namespace(a).reshape(table, (-1, *a.shape)), length)
 
 
 def factored_powers(a: Array, length: int) -> tuple[Array, Array]:
     """Return (coarse, fine) with a^(q m + r) = coarse[q] fine[r], q m + r covering 0..length-1.
 
-    Shapes (Q, ...) and (m, ...), m the power of two near sqrt(length); length at least 1.
+    Shapes (Q, ...) and (m, ...), m the power of two near sqrt(length); length at least 1. Of a
+    length that is left open, m is 64; coarse has more than one step, so that no
+    compiler broadcasts it.
     """
+    if backend.is_open(a, length):
+        levels = _open_squares(a)
+        coarse = _open_table(levels, OPEN_SHIFT, length // (1 << OPEN_SHIFT) + 2)
+        return coarse, _table(levels, range(OPEN_SHIFT), 1 << OPEN_SHIFT)
     bits = (length - 1).bit_length()
     shift = (bits + 1) // 2
     levels = squares(a, bits + 1)
@@ -141,6 +151,32 @@ def _table(levels: Array, used: range, length: int) -> Array:
     for k in used:
         table = xp.concat((table, table * levels[k, ...]), axis=0)
     return table[:length, ...]
+
+
+def _open_squares(a: Array) -> Array:
+    """Return ``squares`` for every bit of a length that is left open, in few operations.
+
+    Plain squares in float64: a^l has l / 2 of its ulp.
+    """
+    xp, wide = arrays.namespace(a), arrays.widen(a)
+    if wide.dtype in (xp.float32, xp.complex64):
+        return squares(a, OPEN_BITS)
+    levels = [wide]
+    while len(levels) < OPEN_BITS:
+        levels.append(levels[-1] * levels[-1])
+    return xp.astype(xp.stack(levels), a.dtype, copy=False)
+
+
+def _open_table(levels: Array, first: int, length: int) -> Array:
+    """Return the same of all levels from the ``first`` on, for a length that is left open."""
+    xp = arrays.namespace(levels)
+    counts = arrays.arange(levels, length, xp.int32)
+    counts = xp.reshape(counts, (-1, *([1] * (levels.ndim - 1))))
+    table = xp.ones_like(levels[:1, ...])
+    for k in range(first, levels.shape[0]):
+        bit = counts // 2 ** (k - first) % 2 == 1
+        table = xp.where(bit, table * levels[k, ...], table)
+    return table
 
 
 def narrow(x: Array) -> bool:

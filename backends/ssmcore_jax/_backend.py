@@ -116,6 +116,12 @@ class JaxBackend(Backend):
 
         return not isinstance(x, jax.core.Tracer)
 
+    def leaves_open(self, size: Any) -> bool:
+        """While jax.export traces a symbolic axis."""
+        import jax
+
+        return bool(jax.export.is_symbolic_dim(size))
+
     def stop_gradient(self, x: Any) -> Any:
         """Return ``jax.lax.stop_gradient(x)``."""
         import jax

@@ -46,7 +46,8 @@ class _Tables(NamedTuple):
 
 
 def channels(a: Any, B: Any, C: Any, D: Any | None, steps: Chunk, reverse: bool) -> Chunk:
-    """Return the chunk of H systems; what is too short for it is left to ``steps``."""
+    """Return the chunk of H systems; what is too short for it, or of open length, is left
+    to ``steps``."""
     H = a.shape[0]
     most = SHARES if jax.default_backend() == "cpu" else 1
     count = max(1, min(most, H // FEWEST))
@@ -63,7 +64,7 @@ def channels(a: Any, B: Any, C: Any, D: Any | None, steps: Chunk, reverse: bool)
     def chunk(h: Any, now: Inputs) -> tuple[Any, Any]:
         u = now["u"]
         cut = u.shape[0] // T * T
-        if not cut:
+        if not isinstance(cut, int) or not cut:
             return steps(h, now)
         rest = u.shape[0] - cut
         many, few = (u[rest:], u[:rest]) if reverse else (u[:cut], u[cut:])

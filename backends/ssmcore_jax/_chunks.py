@@ -30,9 +30,15 @@ def rows(x: Any, leading: int) -> Any:
     return jnp.reshape(x, (math.prod(x.shape[:leading]), *x.shape[leading:]))
 
 
-def _group(R: int, width: int) -> int:
-    """Return how many of R rows with ``width`` numbers go together: a divisor of R."""
-    most = max(1, ENOUGH.get(jax.default_backend(), ELSEWHERE) // max(1, width))
+def _group(R: Any, width: int) -> Any:
+    """Return how many of R rows with ``width`` numbers go together: a divisor of R.
+
+    Of a number that ``jax.export`` leaves open: one, or all.
+    """
+    platform = jax.default_backend()
+    if not isinstance(R, int):
+        return 1 if platform in ENOUGH else R
+    most = max(1, ENOUGH.get(platform, ELSEWHERE) // max(1, width))
     return max(G for G in range(1, min(R, most) + 1) if R % G == 0)
 
 
@@ -48,7 +54,8 @@ def in_chunks(
     """Return all outputs (R, L, ...) and the last states, chunk by chunk.
 
     ``start`` (R, ...) are the states that the rows start from. A chunk is a power of two of steps,
-    at least ``shortest``, so many that its states are about ``numbers`` numbers.
+    at least ``shortest``, so many that its states are about ``numbers`` numbers. What is left open
+    by ``jax.export`` counts as 1; a length that it leaves open is one chunk.
     """
     R, L = next(iter(inputs.values())).shape[:2]
     if L == 1:  # no loop: all rows at once
@@ -56,7 +63,10 @@ def in_chunks(
         return y, h
     width = math.prod(start.shape[1:])
     G = _group(R, width)
-    T = min(L, 1 << max(shortest, numbers // max(1, G * width)).bit_length() - 1)
+    if not isinstance(L, int):
+        return _whole(chunk, start, inputs, G, L, reverse=reverse)
+    known = width * (G if isinstance(G, int) else 1)
+    T = min(L, 1 << max(shortest, numbers // max(1, known)).bit_length() - 1)
 
     def part(where: slice, T: int, start: Any) -> tuple[Any, Any]:
         given = {name: x[:, where] for name, x in inputs.items()}
@@ -72,7 +82,7 @@ def in_chunks(
 
 
 def _whole(
-    chunk: Chunk, start: Any, inputs: Inputs, G: int, T: int, *, reverse: bool
+    chunk: Chunk, start: Any, inputs: Inputs, G: Any, T: Any, *, reverse: bool
 ) -> tuple[Any, Any]:
     """Return the same for a length that is a multiple of T.
 
@@ -101,7 +111,7 @@ def _whole(
     carry = (jnp.zeros_like(grouped[0]), jnp.zeros_like(grouped))
     again = jax.checkpoint(body, prevent_cse=False)
     (_, last), y = lax.scan(again, carry, xs, reverse=reverse)
-    if G > 1:
+    if G != 1:
         y = jnp.moveaxis(jnp.reshape(y, (R // G, count, *y.shape[1:])), 1, 2)
     tail = y.shape[2:] if G == 1 else y.shape[4:]
     return jnp.reshape(y, (R, L, *tail)), jnp.reshape(last, start.shape)

@@ -54,6 +54,7 @@ class TorchBackend(Backend):
     library = "torch"
     install = 'pip install "ssmcore[torch]"'
     gradients = True
+    open_transforms = True
     word = "int64"  # uint32 is there but cannot be multiplied
 
     @property
@@ -96,6 +97,12 @@ class TorchBackend(Backend):
         return type(x) in (torch.Tensor, torch.nn.Parameter) and not (
             torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
         )
+
+    def leaves_open(self, size: Any) -> bool:
+        """While torch.export traces a dynamic axis."""
+        import torch
+
+        return isinstance(size, torch.SymInt)
 
     def differentiates(self, *given: Any) -> bool:
         """Whether autograd records ``given``, or torch.compile, torch.func or a dual level may."""

@@ -148,6 +148,23 @@ def test_convert_through_all_layouts(tmp_path: Path) -> None:
     assert json.loads((folders[-1] / "config.json").read_text())["model_type"] == "mamba"
 
 
+def test_convert_copies_every_file_of_a_tokenizer(tmp_path: Path) -> None:
+    names = {
+        *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "merges.txt"),
+        *("added_tokens.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model"),
+        *("sentencepiece.bpe.model", "chat_template.jinja", "chat_template.json"),
+    }
+    source = copy(MAMBA, tmp_path / "source")
+    for name in names:
+        (source / name).write_text(name)
+    (source / "generation_config.json").write_text('{"max_length": 9, "eos_token_id": 3}')
+    target = tmp_path / "target"
+    assert run("convert", str(source), str(target), "--to", "transformers").exit_code == 0
+    assert {x.name for x in target.iterdir() if x.read_bytes() == x.name.encode()} == names
+    said = json.loads((target / "generation_config.json").read_text())
+    assert said == {"max_length": 9, "eos_token_id": 3}
+
+
 def test_convert_keeps_the_dtype(tmp_path: Path) -> None:
     half = tmp_path / "half"
     assert run("convert", str(GRIFFIN), str(half), "--to", "transformers", "--dtype", "bfloat16")

@@ -234,6 +234,25 @@ def test_special_tokens(tmp_path: Path) -> None:
     assert json.loads((out / "config.json").read_text())["pad_token_id"] is None
 
 
+@pytest.mark.parametrize("layout", ["ssmcore", "transformers"])
+def test_what_a_generation_config_says_besides_is_kept(layout: str, tmp_path: Path) -> None:
+    model, params = load_pretrained(MAMBA)
+    file = tmp_path / "generation_config.json"
+    file.write_text('{"eos_token_id": 7, "bos_token_id": 1, "max_length": 9}')
+    save_pretrained(tmp_path, model, params, layout=layout, special_tokens={"eos_token_id": 8})
+    assert json.loads(file.read_text()) == {"eos_token_id": 8, "bos_token_id": 1, "max_length": 9}
+    save_pretrained(tmp_path, model, params, layout=layout)
+    assert json.loads(file.read_text())["max_length"] == 9
+
+
+def test_a_generation_config_that_is_broken_is_found_before_the_work(tmp_path: Path) -> None:
+    model, params = load_pretrained(MAMBA)
+    (tmp_path / "generation_config.json").write_text("{")
+    with pytest.raises(ssm.SSMError, match=r"generation_config.json' is not JSON"):
+        save_pretrained(tmp_path, model, params, special_tokens={"eos_token_id": 8})
+    assert not (tmp_path / WEIGHTS).exists()
+
+
 def test_lru_of_its_original() -> None:
     layer = ssm.LRU(3, d_state=4)
     params = layer.init(1, dtype="float64")

@@ -19,7 +19,8 @@ from checks.pretrained_cases import GRIFFIN, INDEX, MAMBA, WEIGHTS, copy, edit, 
 from safetensors.numpy import load_file
 
 import ssmcore as ssm
-from ssmcore import networks
+from ssmcore import _files, networks
+from ssmcore.blocks import LocalAttention
 from ssmcore.checkpoints import load_pretrained, save_pretrained
 
 D = "backbone__layers__1__mixer__D"
@@ -267,6 +268,14 @@ def test_weights_of_our_own_are_not_replaced_by_halves(tmp_path: Path) -> None:
     assert load_pretrained(tmp_path)[0].shapes() == model.shapes()
 
 
+def test_a_window_that_no_memory_holds(tmp_path: Path) -> None:
+    copy(GRIFFIN, tmp_path, attention_window_size=10**12)
+    with pytest.raises(ssm.SSMError, match=r"window is 1000000000000.* takes .* bytes.*expected"):
+        load_pretrained(tmp_path)
+    whole = LocalAttention(4, heads=1, window=2**20)
+    assert whole(whole.init(0), np.ones((5, 4), "float32")).shape == (5, 4)
+
+
 def test_another_model_is_not_replaced_by_halves(tmp_path: Path) -> None:
     tiny_mamba(tmp_path)
     before = {x.name: x.read_bytes() for x in tmp_path.iterdir()}
@@ -283,7 +292,7 @@ def test_another_model_is_not_replaced_by_halves(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 import ssmcore
-from ssmcore import networks
+from ssmcore import _files, networks
 from ssmcore.checkpoints import save_pretrained, writing
 
 left, host = [int(sys.argv[3])], writing._host
@@ -310,13 +319,28 @@ def test_a_writer_that_is_killed_leaves_the_old_one(layout: str, tmp_path: Path)
         return subprocess.run(line, capture_output=True, check=False).returncode
 
     assert write(9) == -signal.SIGKILL
+    assert len(list(tmp_path.glob(".*"))) == 1
     assert {x: (tmp_path / x).read_bytes() for x in before} == before
     again, found = load_pretrained(tmp_path)
     assert again.shapes() == model.shapes()
     np.testing.assert_array_equal(found["embedding"]["weight"], params["embedding"]["weight"])
+    (tmp_path / ".model.safetensors.of_users").touch()
     assert write(10**6) == 0
+    assert [x.name for x in tmp_path.glob(".*")] == [".model.safetensors.of_users"]
     assert load_file(tmp_path / WEIGHTS)
     assert (tmp_path / WEIGHTS).read_bytes() != before[WEIGHTS]
+
+
+def test_a_writer_at_work_keeps_its_file(tmp_path: Path) -> None:
+    def fill(file: Any) -> None:
+        file.write(b"late")
+        _files.replace(tmp_path / "other", b"early")
+
+    _files.replace_by(tmp_path / "one", fill)
+    assert {x.name: x.read_bytes() for x in tmp_path.iterdir()} == {
+        "one": b"late",
+        "other": b"early",
+    }
 
 
 def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: Any) -> None:

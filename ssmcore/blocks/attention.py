@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ssmcore import arrays, backend
 from ssmcore._arguments import check_count, check_flag, check_number, check_positive
+from ssmcore._open import leading, windows
 from ssmcore._options import hyperparameters
 from ssmcore.blocks.base import Block
 from ssmcore.blocks.linear import Linear
@@ -21,6 +22,9 @@ from ssmcore.errors import SSMError
 from ssmcore.typing import Array, Params, State
 
 __all__ = ["LocalAttention"]
+
+LONGEST = 2**30
+"""Steps that 32-bit indices count in a window and a sequence beside it."""
 
 
 @hyperparameters
@@ -37,7 +41,7 @@ class LocalAttention(Block):
     heads : int
     window : int
         Steps looked at, the current one included (transformers' convention; the code of Griffin
-        looks at one more than it says).
+        looks at one more than it says); at most 2^30. A state has keys and values of all of them.
     kv_heads : int
         Heads of keys and values; must divide heads.
     head_dim : int or None
@@ -83,6 +87,13 @@ class LocalAttention(Block):
             msg = f"{self.name}: heads is {self.heads}; expected a divisor of {self.d_model}"
             raise SSMError(msg)
         check_count(self.name, head_dim=self.width)
+        if self.window > LONGEST:
+            size = 8 * self.window * self.kv_heads * self.width
+            msg = (
+                f"{self.name}: window is {self.window}, and a state of as many keys and values "
+                f"takes {size:.3g} bytes a sequence; expected at most {LONGEST} steps"
+            )
+            raise SSMError(msg)
         if not 0.0 <= self.rotary <= 1.0 or self._turned % 2:
             msg = (
                 f"{self.name}: rotary is {self.rotary!r}; expected a share of head_dim = "
@@ -145,7 +156,7 @@ class LocalAttention(Block):
             return xp.reshape(q, (*q.shape[:-2], self.heads * self.width))
         none = xp.zeros(L, dtype=xp.int32, device=arrays.device(q))
         document = none if start is None else start + 1
-        if L > 2 * W:
+        if backend.is_open(q, L) or L > 2 * W:
             return self._banded(q, k, v, state, document)
         keys = Keys(k, v, document)
         keys = keys if state is None else keys.after(self._past(state, W - 1))
@@ -159,24 +170,30 @@ class LocalAttention(Block):
     def _banded(self, q: Array, k: Array, v: Array, state: State | None, document: Array) -> Array:
         """As ``_attended``, by blocks of W steps that look at themselves and the block before."""
         xp, L, W = arrays.namespace(q), q.shape[-3], self.window
-        blocks = -(-L // W)
-        q, k, v = (_padded(x, blocks * W - L, -3) for x in (q, k, v))
-        document = _padded(document, blocks * W - L, -1)
+        many = backend.is_open(q, L)
+        blocks = L // W + 2 if many else -(-L // W)  # more than one, not to be broadcast
+        extra = 2 * W if many else blocks * W - L
+        q, k, v = (_padded(x, extra, -3) for x in (q, k, v))
+        document = _padded(document, extra, -1)
         keys = Keys(k, v, document).after(self._past(state, W, k))
 
         def pairs(x: Array, axis: int) -> Array:
+            if many:
+                return windows(x, axis, blocks, W, 2 * W)
             x = xp.reshape(x, (*x.shape[:axis], blocks + 1, W, *x.shape[axis % x.ndim + 1 :]))
             x = arrays.moveaxis(x, axis - 1, 0)
             return arrays.moveaxis(xp.concat((x[:-1, ...], x[1:, ...]), axis=axis), 0, axis - 1)
 
         def cut(x: Array, axis: int) -> Array:
+            if many:
+                return windows(x, axis, blocks, W, W)
             return xp.reshape(x, (*x.shape[:axis], blocks, W, *x.shape[axis % x.ndim + 1 :]))
 
         age = arrays.arange(q, W, xp.int32)[:, None] + W - arrays.arange(q, 2 * W, xp.int32)
         same = pairs(keys.document, -1)[..., None, :] == cut(document, -1)[..., :, None]
         allowed = (age >= 0) & (age < W) & same
         y = self._weighted(cut(q, -3), pairs(keys.k, -3), pairs(keys.v, -3), allowed)
-        return xp.reshape(y, (*y.shape[:-3], blocks * W, y.shape[-1]))[..., :L, :]
+        return leading(xp.reshape(y, (*y.shape[:-3], -1, y.shape[-1])), L, -2)
 
     def _weighted(self, q: Array, k: Array, v: Array, allowed: Array) -> Array:
         """Return softmax(q k^T) v for q (..., T, heads, E), k, v (..., S, kv_heads, E)."""
@@ -232,9 +249,8 @@ class LocalAttention(Block):
         joined = {name: xp.concat(pair, axis=-3) for name, pair in pasts.items()}
         a, b = state["position"][..., 0], state["position"][..., 1]
         if how.lengths is None:
-            kept = {
-                name: xp.astype(x[..., L:, :, :], x.dtype, copy=L > 1) for name, x in joined.items()
-            }
+            own = backend.is_open(k, L) or L > 1
+            kept = {n: xp.astype(x[..., L:, :, :], x.dtype, copy=own) for n, x in joined.items()}
             end = xp.zeros_like(b) + L
         else:
             at = how.lengths[..., None] + arrays.arange(k, P, how.lengths.dtype)

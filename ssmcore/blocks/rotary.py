@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 
-from ssmcore import arrays
+from ssmcore import arrays, backend
+from ssmcore._open import OPEN_BITS
 from ssmcore.typing import Array
 
 __all__ = ["UNIT", "carried", "latest_start", "steps_since_start", "turned"]
@@ -24,10 +25,22 @@ def latest_start(reset: Array) -> Array:
     time = arrays.arange(reset, L, xp.int32)
     start = xp.where(reset, time, -xp.ones_like(time))
     reach = 1
+    if backend.is_open(reset, L):
+        return _latest_of_many(start, time)
     while reach < L:
         none = -xp.ones_like(start[..., :reach])
         start = xp.maximum(start, xp.concat((none, start[..., :-reach]), axis=-1))
         reach *= 2
+    return start
+
+
+def _latest_of_many(start: Array, time: Array) -> Array:
+    """Return the largest of ``start`` up to each step of a length that is left open."""
+    xp = arrays.namespace(start)
+    for k in range(OPEN_BITS):
+        before = time - 2**k
+        earlier = xp.take(start, xp.clip(before, min=0), axis=-1)
+        start = xp.where(before >= 0, xp.maximum(start, earlier), start)
     return start
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +12,33 @@ from ssmcore._arguments import plain
 from ssmcore.checkpoints.folders import CONFIG, read_json
 from ssmcore.errors import SSMError, check_choice
 
-__all__ = ["GENERATION", "SPECIAL", "TOKENIZER", "check_special_tokens", "special_tokens"]
+__all__ = [
+    "GENERATION",
+    "SPECIAL",
+    "TOKENIZER",
+    "TOKENIZER_FILES",
+    "check_special_tokens",
+    "generation_config",
+    "special_tokens",
+]
 
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 GENERATION, TOKENIZER = "generation_config.json", "tokenizer.json"
+TOKENIZER_FILES = (
+    TOKENIZER,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+"""All files that the tokenizers of transformers write into a folder."""
 
 
 def special_tokens(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -50,6 +74,15 @@ def check_special_tokens(owner: str, tokens: object) -> dict[str, Any]:
         if value is not None:
             _check_token(owner, name, value)
     return found
+
+
+def generation_config(folder: Path, fields: Mapping[str, Any]) -> bytes:
+    """Return generation_config.json of a folder, b"" for none, with ``fields`` and what it has."""
+    file = folder / GENERATION
+    if not fields:
+        return b""
+    before = read_json(file) if file.is_file() else {}
+    return (json.dumps(before | dict(fields), indent=2) + "\n").encode()
 
 
 def _check_token(owner: str, name: str, value: Any) -> None:

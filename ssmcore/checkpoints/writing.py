@@ -32,7 +32,7 @@ from ssmcore.checkpoints.folders import (
 )
 from ssmcore.checkpoints.same import difference
 from ssmcore.checkpoints.tensors import FLOATS, write
-from ssmcore.checkpoints.tokens import GENERATION, SPECIAL, check_special_tokens
+from ssmcore.checkpoints.tokens import GENERATION, SPECIAL, check_special_tokens, generation_config
 from ssmcore.errors import SSMError, check_choice
 from ssmcore.module import Module
 from ssmcore.typing import Array, Params
@@ -67,7 +67,8 @@ def save_pretrained(
         None keeps each array's. In half precision are stored only the weights of products and
         embeddings; everything else is float32 beside them.
     special_tokens : mapping, optional
-        bos_token_id, eos_token_id, pad_token_id; goes into config.json and generation_config.json.
+        bos_token_id, eos_token_id, pad_token_id; goes into config.json, and into
+        generation_config.json beside what is there.
     overwrite : bool
         Whether another model in the folder may be deleted first. Without, one that is there must be
         the same but for its weights, so that at any moment the old or the new one is whole.
@@ -101,14 +102,16 @@ def save_pretrained(
     if layout == "ssmcore":
         metadata = metadata_of(own)
         target = target if target.suffix == ".safetensors" else _folder(target) / WEIGHTS
+        generation = generation_config(target.parent, special)
         if target.name == WEIGHTS:
             _check_place(target.parent, None, model, overwrite)
         _write_weights(target, [(name, name) for name in flat], flat, dtypes, metadata)
-        _write_tokens(target.parent, special)
+        _write_tokens(target.parent, generation)
         return
     kind = "mamba_ssm" if layout == "mamba_ssm" else _kind(model)
     config = _config(kind, model)
     places = LAYOUTS[kind].places(flat)
+    generation = generation_config(target, special)
     config |= _check_place(_folder(target), kind, model, overwrite)
     config |= special
     if layout == "transformers":
@@ -120,7 +123,7 @@ def save_pretrained(
         pairs.append(("embedding.weight", LAYOUTS[kind].names["head.weight"]))
     _write_weights(target / WEIGHTS, pairs, flat, dtypes, {"format": "pt"}, foreign=True)
     replace(target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
-    _write_tokens(target, special)
+    _write_tokens(target, generation)
     _delete_shards(target)
 
 
@@ -221,10 +224,9 @@ def _host(x: Array, turn: bool) -> np.ndarray[Any, Any]:
     return host.T[:, None, :] if turn else host
 
 
-def _write_tokens(folder: Path, special: Mapping[str, Any]) -> None:
-    if special:
-        content = json.dumps(dict(special), indent=2) + "\n"
-        replace(folder / GENERATION, content.encode())
+def _write_tokens(folder: Path, generation: bytes) -> None:
+    if generation:
+        replace(folder / GENERATION, generation)
 
 
 def _delete_shards(folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ssmcore import arrays, engine
+from ssmcore import arrays, backend, engine
 from ssmcore._arguments import plain
 from ssmcore._checks import check_step_sizes
 from ssmcore._options import (
@@ -42,6 +42,7 @@ class Layer(Module):
 
     time_varying = False
     channels = 1
+    open_lengths = True
 
     def __post_init__(self) -> None:
         """Check the hyper-parameters, once."""
@@ -218,9 +219,16 @@ class Layer(Module):
         return y, (None if x is None else {self._state_name: x})
 
     def _mode(self, mode: str, params: Params, u: Array, reset: Array | None) -> str:
+        many = backend.is_open(u, u.shape[-2])
+        if many and not self.open_lengths and mode != "recurrence":
+            msg = (
+                f"{self.name}: the length of u is left open by the export, and the powers of a "
+                "transition that is no diagonal need a number; export one program for each length"
+            )
+            raise SSMError(msg)
         if mode != "auto":
             return mode
-        if u.shape[-2] == 1:
+        if not many and u.shape[-2] == 1:
             return "recurrence"
         scan = self.time_varying or reset is not None
         return "scan" if scan else self._parallel_mode(params, u)

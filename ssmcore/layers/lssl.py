@@ -80,6 +80,8 @@ class LSSL(Layer):
     dt_max: float = 0.1
     dt_scale: float = 1.0
 
+    open_lengths = False
+
     INITS: ClassVar = (*REAL_PART, *DENSE, *DRAWN)
 
     def _check_options(self) -> None:

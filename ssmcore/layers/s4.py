@@ -89,6 +89,8 @@ class S4(PerChannel):
     initialization: str = "legs"
     rank: int = 1
 
+    open_lengths = False
+
     INITS: ClassVar = (*NORMAL_PLUS_LOW_RANK, *DIAGONAL)
     SETS: ClassVar = {
         "hippo": ("legs", "fout"),

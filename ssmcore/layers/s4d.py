@@ -122,8 +122,12 @@ class S4D(PerChannel):
         return self.d_state if self.is_real else self.d_state // 2
 
     def _parallel_mode(self, params: Params, u: Array) -> str:
-        way = modes.key(backend.of(u), u, *(x for _, x in arrays.leaves(params)))
-        shape = (math.prod(u.shape[:-2]), u.shape[-2], self.d_model * self.channels, self._stored)
+        library = backend.of(u)
+        if library.leaves_open(u.shape[-2]):
+            return "convolution" if library.open_transforms else "scan"
+        way = modes.key(library, u, *(x for _, x in arrays.leaves(params)))
+        known = [n for n in u.shape[:-2] if not library.leaves_open(n)]
+        shape = (math.prod(known), u.shape[-2], self.d_model * self.channels, self._stored)
         return modes.faster_mode(way, shape)
 
     def shapes(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssmcore import arrays
+from ssmcore import arrays, backend
 from ssmcore.typing import Array
 
 __all__ = ["causal_convolution", "short_convolution"]
@@ -17,20 +17,27 @@ def _fft_length(shortest: int) -> int:
 def causal_convolution(u: Array, kernel: Array) -> Array:
     """See ssmcore.causal_convolution."""
     xp = arrays.namespace(u, kernel)
-    length, taps = u.shape[-2], min(u.shape[-2], kernel.shape[-2])
+    length, taps = u.shape[-2], kernel.shape[-2]
     if taps == 0 or 0 in u.shape:
         return u * xp.zeros(kernel.shape[-1:], dtype=kernel.dtype, device=arrays.device(u))
-    kernel = kernel[..., :taps, :]
-    n = _fft_length(length + taps - 1)
+    if backend.is_open(u, length):
+        u, kernel = xp.matrix_transpose(u), xp.matrix_transpose(kernel)  # or strides are compared
+        return xp.matrix_transpose(_product(u, kernel, length + taps, -1)[..., :length])
+    kernel = kernel[..., : min(length, taps), :]
+    n = _fft_length(length + min(length, taps) - 1)
+    return _product(u, kernel, n, -2)[..., :length, :]
+
+
+def _product(u: Array, kernel: Array, n: int, axis: int) -> Array:
+    """Return the circular convolution of ``n`` steps."""
+    xp = arrays.namespace(u, kernel)
     if arrays.is_complex(u) or arrays.is_complex(kernel):
         dtype = arrays.complex_dtype(xp, arrays.real_dtype(xp, u.dtype))
-        u_hat = xp.fft.fft(xp.astype(u, dtype, copy=False), n=n, axis=-2)
-        kernel_hat = xp.fft.fft(xp.astype(kernel, dtype, copy=False), n=n, axis=-2)
-        y = xp.fft.ifft(u_hat * kernel_hat, n=n, axis=-2)
-    else:
-        product = xp.fft.rfft(u, n=n, axis=-2) * xp.fft.rfft(kernel, n=n, axis=-2)
-        y = xp.fft.irfft(product, n=n, axis=-2)
-    return y[..., :length, :]
+        u_hat = xp.fft.fft(xp.astype(u, dtype, copy=False), n=n, axis=axis)
+        kernel_hat = xp.fft.fft(xp.astype(kernel, dtype, copy=False), n=n, axis=axis)
+        return xp.fft.ifft(u_hat * kernel_hat, n=n, axis=axis)
+    product = xp.fft.rfft(u, n=n, axis=axis) * xp.fft.rfft(kernel, n=n, axis=axis)
+    return xp.fft.irfft(product, n=n, axis=axis)
 
 
 def short_convolution(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ssmcore import arrays, powers
+from ssmcore._open import leading
 from ssmcore.typing import Array
 
 __all__ = ["bilinear_real", "diagonal_kernel", "dplr_kernel", "real_dplr"]
@@ -17,8 +18,8 @@ def diagonal_kernel(a: Array, coefficients: Array, length: int) -> Array:
     coarse, fine = powers.factored_powers(a, length)
     rows = xp.permute_dims(coefficients * coarse, (1, 0, 2))
     columns = xp.permute_dims(fine, (1, 2, 0))
-    K = xp.reshape(rows @ columns, (a.shape[0], -1))[:, :length]
-    return xp.matrix_transpose(xp.real(K) if arrays.is_complex(K) else K)
+    K = xp.matrix_transpose(xp.reshape(rows @ columns, (a.shape[0], -1)))
+    return leading(xp.real(K) if arrays.is_complex(K) else K, length)
 
 
 def dplr_kernel(dt: Array, Lambda: Array, P: Array, B: Array, C: Array, length: int) -> Array:

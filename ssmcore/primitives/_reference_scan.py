@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ssmcore import arrays, backend, powers
+from ssmcore.errors import SSMError
 from ssmcore.typing import Array
 
 __all__ = ["constant_prefix", "diagonal_scan", "linear_scan", "selective_scan", "varying_prefix"]
@@ -100,6 +101,12 @@ def linear_scan(
     a: Array, b: Array, initial: Array | None, *, reset: Array | None, reverse: bool
 ) -> Array:
     """See ssmcore.linear_scan."""
+    if backend.is_open(b, b.shape[-2]):
+        msg = (
+            "linear_scan: the length is left open by the export, and that takes a native kernel "
+            "(numba on CPUs, Triton on CUDA); install it, or export one program for each length"
+        )
+        raise SSMError(msg)
     if b.shape[-2] == 0:
         return b
     if not reverse:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssmcore import arrays
+from ssmcore import arrays, backend
 from ssmcore._arguments import plain
 from ssmcore.errors import SSMError
 from ssmcore.primitives._checks import check_dt, check_kind, check_precision, check_shape
@@ -12,8 +12,13 @@ from ssmcore.typing import Array
 __all__ = ["diagonal_kernel", "dplr_kernel"]
 
 
-def _checked_length(owner: str, length: int) -> int:
-    """Return ``length`` as Python's own integer; SSMError for anything but a number of steps."""
+def _checked_length(owner: str, length: int, x: Array) -> int:
+    """Return ``length`` as Python's own integer; SSMError for anything but a number of steps.
+
+    What the library of ``x`` leaves open while it exports stays as it is.
+    """
+    if backend.is_open(x, length):
+        return length
     length = plain(length)
     if not isinstance(length, int) or isinstance(length, bool) or length < 0:
         msg = f"{owner}: length is {length!r}; expected a whole number of steps, at least 0"
@@ -64,7 +69,7 @@ def diagonal_kernel(a: Array, coefficients: Array, length: int) -> Array:
     check_shape(owner, "a", a, "(H, N)", a.ndim == 2)
     same = tuple(coefficients.shape) == tuple(a.shape)
     check_shape(owner, "coefficients", coefficients, str(tuple(a.shape)), same)
-    length = _checked_length(owner, length)
+    length = _checked_length(owner, length, a)
     return implementation(owner, a, coefficients)(a, coefficients, length)
 
 
@@ -122,6 +127,6 @@ def dplr_kernel(dt: Array, Lambda: Array, P: Array, B: Array, C: Array, length: 
     check_shape(owner, "P", P, f"(r, {H}, {N})", P.ndim == 3 and tuple(P.shape[1:]) == (H, N))
     for name, x in (("B", B), ("C", C)):
         check_shape(owner, name, x, str((H, N)), tuple(x.shape) == (H, N))
-    length = _checked_length(owner, length)
+    length = _checked_length(owner, length, dt)
     check_dt(owner, "dt", dt)
     return implementation(owner, dt, Lambda)(dt, Lambda, P, B, C, length)
