@@ -23,12 +23,10 @@ __all__ = ["Embedding", "Linear", "product"]
 
 def product(u: Array, weight: Array) -> Array:
     """Return u weight^T in the dtype of ``u``, formed in the dtype of ``weight``."""
-    library = backend.of(u)
-    if u.dtype == weight.dtype:
-        return library.product(u, weight)
-    xp = arrays.namespace(u)
-    narrow = library.product(xp.astype(u, weight.dtype), weight)
-    return xp.astype(narrow, u.dtype)
+    xp, library = arrays.namespace(u), backend.of(u)
+    narrow = u if u.dtype == weight.dtype else xp.astype(u, weight.dtype)
+    y = library.product(narrow, weight)  # narrower than its arguments under torch.autocast
+    return y if y.dtype == u.dtype else xp.astype(y, u.dtype)
 
 
 @hyperparameters
