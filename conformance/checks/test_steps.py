@@ -136,3 +136,17 @@ def test_torch_records_gradients_without_them() -> None:
         assert seen == [False]
         with torch.autograd.forward_ad.dual_level():
             assert not owner.steps(scale)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_silu_of_every_size_is_a_number(library: backend.Backend, dtype: str) -> None:
+    """Also where e^-x is just below the largest number, and where it overflows."""
+    edge = float(np.log(np.finfo(dtype).max))
+    x = np.concatenate((np.linspace(-edge - 2, 2 - edge, 2001), [-1e30, 0.0, 1e30, np.inf]))
+    x = x.astype(dtype)
+    native = library.steps(library.from_numpy(x))["gate"]
+    found = library.to_numpy(native(library.from_numpy(np.ones_like(x)), library.from_numpy(x)))
+    with np.errstate(over="ignore"):
+        expected = x / (1 + np.exp(-x))
+    limits = np.finfo(dtype)  # where e^-x overflows, what is left of it is 0
+    np.testing.assert_allclose(found, expected, rtol=ULPS * limits.eps, atol=2**10 * limits.tiny)
