@@ -90,7 +90,7 @@ def transformed(*given: torch.Tensor | None) -> bool:
 
 def traced() -> bool:
     """Whether torch.jit.trace or a mode like that of make_fx sees all calls of torch, no others."""
-    return torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
+    return bool(torch._C._get_tracing_state()) or torch._C._len_torch_dispatch_stack() > 0
 
 
 def recorded(*given: torch.Tensor | None) -> bool:
