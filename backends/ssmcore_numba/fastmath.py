@@ -1,7 +1,7 @@
 """Arithmetic that vectorises: fma, 2^x as 2^k (1 + f q), one step of a compensated recurrence.
 
-numba does not look at this file when it takes a kernel from its cache: touch the kernels' files
-after an edit here.
+numba takes a kernel from its cache by the contents of its own file: after an edit here, put the new
+digest that the tests tell into the kernels' files.
 """
 
 from __future__ import annotations
