@@ -215,7 +215,8 @@ class Module(Composed):
         xp = arrays.namespace(u)
         reset = None if reset is None else xp.broadcast_to(reset, shape)
         if lengths is None:
-            alone = return_state and reset is None and shape[-1] == 1
+            one = return_state and reset is None and shape[-1] == 1
+            alone = one and (self.tokens or u.dtype == place.dtype)
             steps = backend.of(place.example).steps(place.example) if alone else NOTHING
             return Pass(mode, reset, None, None, return_state, dtype=place.dtype, steps=steps)
         lengths = xp.broadcast_to(xp.astype(lengths, arrays.index_dtype(u), copy=False), shape[:-1])

@@ -33,6 +33,7 @@ from ssmcore_numba.vectors import (
     widen,
 )
 
+# With vectors.py of ace73ffe.
 __all__ = ["diagonal_scan"]
 
 T = 16

@@ -1,7 +1,7 @@
 """Arithmetic that vectorises: fma, 2^x as 2^k (1 + f q), one step of a compensated recurrence.
 
-numba does not look at this file when it takes a kernel from its cache: touch the kernels' files
-after an edit here.
+numba takes a kernel from its cache by the contents of its own file: after an edit here, put the new
+digest that the tests tell into the kernels' files.
 """
 
 from __future__ import annotations
@@ -117,21 +117,24 @@ def largest_exponent(like: Array) -> float:
 
 
 def any_exp2(x: Any) -> tuple[Any, Any, Any]:
-    """``exp2`` for every x: s = 0 where 2^x is no normal number, inf where it overflows."""
+    """``exp2`` for every x: s = 0 where 2^x is no normal number, inf from 2^127.5 or 2^1023.5 on.
+
+    Below these k is small enough for s to be a number: inf times a negative f would make it none.
+    """
     raise NotImplementedError
 
 
 def _any_single(x: Any) -> Any:
     x = LOW if x < LOW else x  # NaN stays
-    return exp2(HIGH if x > HIGH else x)
+    return exp2(INFINITE if x >= HIGH else x)
 
 
-LOW, HIGH = np.float32(-127), np.float32(128.25)
+LOW, HIGH, INFINITE = np.float32(-127), np.float32(127.5), np.float32(128.25)
 
 
 def _any_double(x: Any) -> Any:
     x = -1023.0 if x < -1023.0 else x
-    return exp2(1024.25 if x > 1024.25 else x)
+    return exp2(1024.25 if x >= 1023.5 else x)
 
 
 @overload(any_exp2)

@@ -23,6 +23,7 @@ from ssmcore_numba.fastmath import (
     largest_exponent,
 )
 
+# With fastmath.py of 9cce3f33.
 __all__ = ["LANES", "STEPS", "inputs", "largest_step", "read_only", "selective_scan"]
 
 Array = Any

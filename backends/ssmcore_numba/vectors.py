@@ -1,8 +1,8 @@
 """Vectors of LANES numbers as values in numba: a kernel keeps its sums in registers by name.
 
 Of plain loops LLVM turns only the innermost one into vector instructions; the sums of the others go
-through memory at every turn. numba does not look at this file when it takes a kernel from its
-cache: touch the kernels' files after an edit here.
+through memory at every turn. numba takes a kernel from its cache by the contents of its own file:
+after an edit here, put the new digest that the tests tell into the kernels' files.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import torch
 from ssmcore import backend
 from ssmcore.primitives import REFERENCES
 from ssmcore.primitives.canonical import diagonal_scan_form
-from ssmcore_torch._ops import KERNELS, numpy_view, tensors
+from ssmcore_torch._ops import KERNELS, numpy_view, tensors, traced
 
 __all__ = ["diagonal_scan"]
 
@@ -30,7 +30,7 @@ def diagonal_scan(
     """See ssmcore.diagonal_scan."""
     given = [x for x in (a, B, C, u, D, initial, reset) if x is not None]
     by_numba = KERNELS.get(u.device.type) == "numba"
-    if not by_numba or backend.of(u).differentiates(*given):
+    if not by_numba or backend.of(u).differentiates(*given) or traced():
         return REFERENCES["diagonal_scan"](a, B, C, u, initial, D=D, reset=reset, reverse=reverse)
     from ssmcore_numba import diagonal, mixing
 

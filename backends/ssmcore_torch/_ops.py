@@ -26,6 +26,7 @@ __all__ = [
     "numpy_view",
     "recorded",
     "tensors",
+    "traced",
     "transformed",
 ]
 
@@ -85,6 +86,11 @@ def transformed(*given: torch.Tensor | None) -> bool:
     with torch.no_grad():
         seen = [x for x in given if x is not None]
         return backend.of(*seen).differentiates(*seen)
+
+
+def traced() -> bool:
+    """Whether torch.jit.trace or a mode like that of make_fx sees all calls of torch, no others."""
+    return bool(torch._C._get_tracing_state()) or torch._C._len_torch_dispatch_stack() > 0
 
 
 def recorded(*given: torch.Tensor | None) -> bool:

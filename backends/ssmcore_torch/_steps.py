@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from ssmcore_numba import steps
 
-from ssmcore_torch._ops import tensors
+from ssmcore_torch._ops import tensors, traced
 
 __all__ = ["STEPS", "plain"]
 
@@ -17,7 +17,7 @@ Tensor = torch.Tensor
 
 
 def plain(x: Tensor) -> bool:
-    """Whether ``x`` is on the CPU and nothing is recorded or traced now."""
+    """Whether ``x`` is on the CPU and nothing is recorded, traced or cast now."""
     return (
         x.device.type == "cpu"
         and type(x) in (torch.Tensor, torch.nn.Parameter)
@@ -25,6 +25,8 @@ def plain(x: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and torch._C._functorch.get_dynamic_layer_stack_depth() == 0
         and torch.autograd.forward_ad._current_level < 0
+        and not torch.is_autocast_enabled("cpu")
+        and not traced()
     )
 
 
@@ -32,7 +34,7 @@ def _view(x: Any) -> Any:
     """Return a tensor as an array on the same memory; what is none as it is."""
     if not isinstance(x, Tensor):
         return x
-    return x.numpy(force=True) if x.requires_grad else x.numpy()
+    return x.numpy(force=True) if x.requires_grad or x.is_neg() else x.numpy()
 
 
 def _on_tensors(run: Callable[..., Any]) -> Callable[..., Any]:

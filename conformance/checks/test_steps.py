@@ -10,11 +10,12 @@ import pytest
 
 import ssmcore as ssm
 from ssmcore import arrays, backend, networks
-from ssmcore.blocks import Mamba, Residual, ShortConvolution
+from ssmcore.blocks import Mamba, Residual, RMSNorm, ShortConvolution
 from ssmcore.module import Module
 
 pytest.importorskip("numba", reason="numba is not installed, and with it these functions")
 torch = pytest.importorskip("torch", reason="torch is not installed")
+from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 
 NETWORKS: dict[str, Module] = {
     "mamba": networks.LanguageModel(11, Residual(Mamba(6, d_state=3)), n_layers=2),
@@ -136,3 +137,68 @@ def test_torch_records_gradients_without_them() -> None:
         assert seen == [False]
         with torch.autograd.forward_ad.dual_level():
             assert not owner.steps(scale)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_silu_of_every_size_is_a_number(library: backend.Backend, dtype: str) -> None:
+    """Also where e^-x is just below the largest number, and where it overflows."""
+    edge = float(np.log(np.finfo(dtype).max))
+    x = np.concatenate((np.linspace(-edge - 2, 2 - edge, 2001), [-1e30, 0.0, 1e30, np.inf]))
+    x = x.astype(dtype)
+    native = library.steps(library.from_numpy(x))["gate"]
+    found = library.to_numpy(native(library.from_numpy(np.ones_like(x)), library.from_numpy(x)))
+    with np.errstate(over="ignore"):
+        expected = x / (1 + np.exp(-x))
+    eps, tiny = float(np.finfo(dtype).eps), float(np.finfo(dtype).tiny)
+    np.testing.assert_allclose(found, expected, rtol=ULPS * eps, atol=2**10 * tiny)  # 0 from inf on
+
+
+def test_half_precision_inputs_take_no_native_step(library: backend.Backend) -> None:
+    model = Mamba(6, d_state=3)
+    params = model.init(1, backend=library.name, dtype="float32")
+    u = library.from_numpy(np.ones((2, 6), "float16"))
+    state = model.step(params, u)[1]
+    y, _ = model.step(params, u, state)
+    assert backend.dtype_name(y) == "float16"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["mamba", "griffin", "s6"])
+def test_autocast_takes_no_native_step(name: str, dtype: Any) -> None:
+    owner, model = backend.load("torch"), NETWORKS[name]
+    with owner.without_gradients():
+        params, now, state = example(owner, model, (2,), "float32")
+        with torch.autocast("cpu", dtype=dtype):
+            y = model.step(params, now, state)[0]
+        expected = model.step(params, now, state)[0]
+    error = float((y - expected).abs().max() / expected.abs().max())
+    assert error <= 16 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("trace", [torch.jit.trace, lambda f, x: make_fx(f)(*x)])
+@pytest.mark.parametrize("name", ["s6", "scan"])
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*jit.*:DeprecationWarning")
+def test_what_torch_traces_is_no_constant(name: str, trace: Any) -> None:
+    """What torch records of a native call on its memory would be its result."""
+    one = torch.ones(4, 3)
+
+    def scan(u: Any) -> Any:
+        return ssm.diagonal_scan(0.5 * one, one, one, u)
+
+    model = ssm.S6(4)
+    params = model.init(0, backend="torch")
+    state = model.initial_state(params, (2,))
+    call = scan if name == "scan" else lambda u: model.step(params, u, state)[0]
+    u = torch.linspace(-1.0, 1.0, 8).reshape(2, 4)
+    with torch.no_grad():
+        traced = trace(call, (u,))
+        assert float((traced(2.0 * u) - call(2.0 * u)).abs().max()) <= 1e-6
+
+
+def test_a_native_step_takes_a_view_that_negates() -> None:
+    u = torch.complex(torch.ones(3, 4), torch.full((3, 4), 2.0)).conj().imag
+    norm = RMSNorm(4)
+    params = norm.init(0, backend="torch")
+    with torch.no_grad():
+        y = norm.step(params, u)[0]
+    assert float((y + 1.0).abs().max()) <= 1e-5

@@ -199,6 +199,17 @@ def test_autocast_lowers_no_precision(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SEVEN)
+def test_a_definition_runs_under_autocast(name: str) -> None:
+    """Nothing keeps it from its products here; what it makes of them is of one dtype again."""
+    layer, u = EVERY[name], _input()
+    params = layer.init(0, backend="torch")
+    expected = layer(params, u)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for y in (layer(params, u), layer(params, u, mode="scan")):
+            assert float((y - expected).abs().max() / expected.abs().max()) <= 0.1
+
+
+@pytest.mark.parametrize("name", SEVEN)
 def test_functional_call_and_per_sample_gradients(name: str) -> None:
     module, u = _module(name), _input()
     values = {key: x.detach() for key, x in module.named_parameters()}

@@ -137,7 +137,8 @@ class S6(Layer):
     def _system(self, params: Params, u: Array | None, fresh: Array | None) -> SelectiveSystem:
         xp = arrays.namespace(params["D"], u)
         N, R = self.d_state, self._rank
-        chosen, low = self._chosen(params, u)
+        dtype = params["D"].dtype  # a torch.autocast around it all lowers products
+        chosen, low = (xp.astype(x, dtype, copy=False) for x in self._chosen(params, u))
         delta = _softplus(low + params["dt_proj"]["bias"])
         delta = delta if self.dt_scale == 1.0 else delta * self.dt_scale
         return SelectiveSystem(
