@@ -31,7 +31,7 @@ def _input(model: Any, batch: Any, length: Any) -> Any:
         sizes = jax.export.symbolic_shape(", ".join(map(str, shape)))
         return jax.ShapeDtypeStruct(sizes, kind)
     if tokens:
-        return jax.random.randint(jax.random.key(0), shape, 0, 7)
+        return jax.random.randint(jax.random.key(0), shape, 0, 7, kind)
     return jax.random.normal(jax.random.key(0), shape, kind)
 
 

@@ -10,9 +10,10 @@ GRADIENTS = (
     Mutant(
         "the gradient of the last state is missing",
         SCAN,
-        "return y, h[..., -1, :, :] if u.shape[-2] else initial",
+        "return _fed(y, D, u), h[..., -1, :, :] if u.shape[-2] else initial",
         "from ssmcore import backend\n"
-        "    return y, backend.of(h).stop_gradient(h[..., -1, :, :]) if u.shape[-2] else initial",
+        "    last = backend.of(h).stop_gradient(h[..., -1, :, :])\n"
+        "    return _fed(y, D, u), last if u.shape[-2] else initial",
         "test_adjoints.py::test_gradient",
         "torch",
     ),
