@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,13 @@ __all__ = ["choose", "main", "passed"]
 CHECKOUT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("ssmcore", "numpy", "torch", "triton", "jax", "jaxlib", "numba", "cupy-cuda12x")
 LONGEST = 300  # seconds that one row may take
+# glibc: what is freed stays in the process, and is handed out again with its pages. Else the one
+# side of a row gets fresh pages, which take longer than the arithmetic, and the other ready ones.
+ALLOCATOR = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),
+    "MALLOC_ARENA_MAX": "1",
+}
 
 
 def choose(parts: Sequence[str], gpu: bool = False) -> list[str]:
@@ -123,6 +131,7 @@ def _in_its_own_process(name: str, place: str, seconds: float, quick: bool) -> d
         process = subprocess.Popen(
             [*command, "quick"] if quick else command,
             cwd=CHECKOUT,
+            env=os.environ | ALLOCATOR,
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
