@@ -222,7 +222,7 @@ def test_row_runs_and_its_peers_are_equal(checkout: None, name: str) -> None:
     ours = found["ours"]
     assert all(e <= t for e, t in zip(ours["errors"], ours["tolerances"], strict=True))
     statuses = {peer: one["status"] for peer, one in found["peers"].items()}
-    assert set(statuses.values()) <= {"equal", "missing"}, statuses
+    assert set(statuses.values()) <= {"equal", "missing"}, f"{found['peers']}\nagain: {row(name)}"
     for bar in found["bars"]:
         assert bar["holds"] is not None or "why" in bar
     json.dumps(found, allow_nan=False)
