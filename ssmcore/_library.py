@@ -88,6 +88,10 @@ class Backend:
         """Whether the values of ``x`` can be looked at now (not while tracing)."""
         return True
 
+    def device(self, x: Array) -> Any:
+        """Return where ``x`` is, to meet others there; None where the library sees to that."""
+        return None
+
     def leaves_open(self, size: Any) -> bool:
         """Whether ``size`` of an axis stands for many numbers, as while a program is exported."""
         return False

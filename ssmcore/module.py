@@ -27,7 +27,7 @@ from ssmcore._checks import (
 from ssmcore._options import checked_arguments, hyperparameters
 from ssmcore.composition import NOTHING, Composed, Pass, fits, flattened
 from ssmcore.errors import SSMError, check_choice
-from ssmcore.primitives._checks import check_array, check_reset, check_shape
+from ssmcore.primitives._checks import check_array, check_devices, check_reset, check_shape
 from ssmcore.random import check_key
 from ssmcore.typing import Array, Params, State
 
@@ -235,6 +235,7 @@ class Module(Composed):
         check_array(self.name, "u", u)
         place = self._place(params) if params else Place(u, u.dtype)
         arrays.namespace(place.example, u)
+        check_devices(self.name, params=place.example, **{"tokens" if self.tokens else "u": u})
         if self.tokens:
             self._check_tokens(u)
             return

@@ -83,6 +83,10 @@ class CupyBackend(Backend):
         """What runs as CUDA C; compiled by CuPy at the first call."""
         return self._native if native() else {}
 
+    def device(self, x: Any) -> Any:
+        """Kernels read the memory of all their arguments on the device of the first."""
+        return x.device
+
     def devices(self) -> list[str]:
         """The CUDA devices that answer; none is an error that says so."""
         return [f"cuda:{i}" for i in range(self.cupy.cuda.runtime.getDeviceCount())]

@@ -98,6 +98,10 @@ class TorchBackend(Backend):
             torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
         )
 
+    def device(self, x: Any) -> Any:
+        """Kernels read the memory of all their arguments on the device of the first."""
+        return x.device
+
     def leaves_open(self, size: Any) -> bool:
         """While torch.export traces a dynamic axis."""
         import torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import itertools
 from types import SimpleNamespace
@@ -147,6 +148,53 @@ def test_cupys_path_runs_every_primitive(
     monkeypatch.setattr(NumpyBackend, "primitives", lambda _: {})
     assert np.array_equal(y, call())
     assert np.max(np.abs(y)) > 0
+
+
+# ---- arguments on several devices --------------------------------------------------------------
+
+
+def _given() -> dict[str, dict[str, Any]]:
+    """Return all the arrays that each primitive takes."""
+    one, u, square = np.ones(4), numbers("float64"), np.ones((4, 4))
+    pair, states = square + 0j, np.ones((*u.shape[:-2], 4, 4))
+    h, reset = u[..., 0, :], np.zeros(u.shape[:-1], np.bool_)
+    step = one + 0 * u
+    given = {
+        "linear_scan": {"a": one, "b": u, "initial": h, "reset": reset},
+        "diagonal_scan": {"a": one, "B": square, "C": square, "u": u, "initial": h, "D": one},
+        "selective_scan": {"u": u, "delta": step, "A": square, "B": u, "C": u, "D": one},
+        "causal_convolution": {"u": u, "kernel": u[0]},
+        "short_convolution": {"u": u, "weight": square, "bias": one, "state": u[..., :3, :]},
+        "diagonal_kernel": {"a": pair, "coefficients": pair},
+        "dplr_kernel": {"dt": one, "Lambda": -pair, "P": pair[None], "B": pair, "C": pair},
+    }
+    given["diagonal_scan"] |= {"reset": reset}
+    given["selective_scan"] |= {"initial": states, "reset": reset}
+    return given
+
+
+@pytest.mark.parametrize("name", _given())
+def test_arguments_on_several_devices_are_refused(name: str) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    tensors = {key: backend.load("torch").from_numpy(x) for key, x in _given()[name].items()}
+    length = {"length": 7} if name.endswith("_kernel") else {}
+    call = functools.partial(getattr(ssm, name), **length)
+    call(**tensors)
+    for key in tensors:
+        with pytest.raises(ssm.SSMError, match=rf"{name}: arrays on one device .*{key} on meta"):
+            call(**{**tensors, key: tensors[key].to("meta")})
+
+
+@pytest.mark.parametrize("name", SEVEN)
+def test_an_input_on_another_device_than_the_parameters_is_refused(name: str) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    layer = SEVEN[name]
+    params, u = layer.init(0, backend="torch"), ssm.move(numbers("float32"), backend="torch")
+    with pytest.raises(ssm.SSMError, match="params on cpu, u on meta"):
+        layer(params, u.to("meta"))
+    state = ssm.arrays.tree_map(lambda x: x.to("meta"), layer(params, u, return_state=True)[1])
+    with pytest.raises(ssm.SSMError, match="on one device"):
+        layer(params, u, state=state)
 
 
 # ---- GPUs --------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from ssmcore.typing import Array
 __all__ = [
     "broadcasts_to",
     "check_array",
+    "check_devices",
     "check_dt",
     "check_initial",
     "check_kind",
@@ -50,6 +51,7 @@ def check_precision(
     for name, x in named.items():
         check_array(owner, name, x)
     arrays.namespace(*named.values())
+    check_devices(owner, **named)
     for name, x in named.items():
         if backend.dtype_name(x) not in allowed:
             msg = (
@@ -61,6 +63,20 @@ def check_precision(
     if any(single) and not all(single):
         found = ", ".join(f"{name} {backend.dtype_name(x)}" for name, x in named.items())
         msg = f"{owner}: arrays of one precision expected, got {found}; convert one of them"
+        raise SSMError(msg)
+
+
+def check_devices(owner: str, **given: Array | None) -> None:
+    """Raise SSMError unless all arrays, of one library and perhaps None, are on one device."""
+    named = {name: x for name, x in given.items() if x is not None}
+    library = backend.of(*named.values())
+    found = {name: library.device(x) for name, x in named.items()}
+    if any(device != found[next(iter(found))] for device in found.values()):
+        places = ", ".join(f"{name} on {device}" for name, device in found.items())
+        msg = (
+            f"{owner}: arrays on one device expected, got {places}; "
+            "move them together with ssmcore.move(tree, device=...)"
+        )
         raise SSMError(msg)
 
 
@@ -90,6 +106,7 @@ def check_reset(
         return
     check_array(owner, "reset", reset)
     xp = arrays.namespace(reset, u)
+    check_devices(owner, reset=reset, u=u)
     if reset.dtype != xp.bool:
         msg = f"{owner}: reset has dtype {backend.dtype_name(reset)}; expected bool"
         raise SSMError(msg)
