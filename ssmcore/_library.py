@@ -112,6 +112,10 @@ class Backend:
         """Return u weight^T, (..., H) and (K, H) to (..., K)."""
         return u @ self.xp.matrix_transpose(weight)
 
+    def inner(self, x: Array, y: Array, axis: int) -> Array:
+        """Return the sum of x y over ``axis``, of real numbers, in their full precision."""
+        return self.xp.sum(x * y, axis=axis)
+
     def check_values(self, x: Array) -> None:
         """Raise SSMError where ``x`` is no dense array of values that could be copied."""
 

@@ -132,6 +132,19 @@ class JaxBackend(Backend):
         """Return ``x.block_until_ready()``."""
         return x.block_until_ready()
 
+    def product(self, u: Any, weight: Any) -> Any:
+        """Return u weight^T without a transpose, which XLA's CPU compiler keeps for one row."""
+        import jax.numpy as jnp
+
+        return jnp.tensordot(u, weight, axes=(-1, -1))
+
+    def inner(self, x: Any, y: Any, axis: int) -> Any:
+        """Return the sum as a product: as a sum XLA's CPU compiler makes it slow, and x twice."""
+        import jax
+        import jax.numpy as jnp
+
+        return jnp.vecdot(x, y, axis=axis, precision=jax.lax.Precision.HIGHEST)
+
     def fold(
         self, step: Callable[..., tuple[Any, Any]], carry: Any, inputs: Mapping[str, Any]
     ) -> tuple[Any, Any]:

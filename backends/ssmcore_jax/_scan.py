@@ -69,15 +69,16 @@ def _led(x: Any, ndim: int) -> Any:
 
 
 def _index(x: Any, block: Any, t: Any) -> list[Any]:
-    """Return the start of step t of a block in x (..., blocks, chunks, T, P)."""
+    """Return the start of step t of a block in x (..., blocks, chunks, T, P), or x (..., T, P)."""
     zero = jnp.uint32(0)
-    moving = {x.ndim - 4: block, x.ndim - 2: t}
+    moving = {x.ndim - 2: t} if block is None else {x.ndim - 4: block, x.ndim - 2: t}
     return [moving.get(i, zero) if n != 1 else zero for i, n in enumerate(x.shape)]
 
 
 def _at(x: Any, block: Any, t: Any) -> Any:
     """Return step t of a block of x, (..., 1, chunks, 1, P); all of what does not change."""
-    sizes = [1 if i in (x.ndim - 4, x.ndim - 2) else n for i, n in enumerate(x.shape)]
+    single = (x.ndim - 2,) if block is None else (x.ndim - 4, x.ndim - 2)
+    sizes = [1 if i in single else n for i, n in enumerate(x.shape)]
     return lax.dynamic_slice(x, _index(x, block, t), sizes)
 
 
@@ -109,12 +110,12 @@ def _moved(a: Any, x: Any, keep: tuple[Any, ...], block: Any, t: Any) -> Any:
 
 
 def _loop(
-    a: Any, b: Any, start: Any, *keep: Any, reverse: bool, after: bool, block: Any = 0
+    a: Any, b: Any, start: Any, *keep: Any, reverse: bool, after: bool, block: Any = None
 ) -> tuple[Any, Any]:
     """Return b with all h of a block in place of it and the last x of its chunks, step by step.
 
-    a, b, keep (..., blocks, chunks, T, P), start (..., 1, chunks, 1, P). A copy of b costs no more
-    than zeros and is read and written at once.
+    a, b, keep (..., blocks, chunks, T, P), start (..., 1, chunks, 1, P), or all without blocks and
+    chunks. A copy of b costs no more than zeros and is read and written at once.
     ``after``: h_t = a_{t-1} h_{t-1} + b_t is the same loop, but for its ends.
     """
     T = b.shape[-2]
@@ -224,20 +225,19 @@ def _scan(
         cut = L - L % (count * T)
         return _in_two(a, b, start, *keep, reverse=reverse, after=after, sizes=sizes, cut=cut)
     way: Any = {"reverse": reverse, "after": after}
+    if count == 1:  # as they are: axes of one number would make XLA copy a
+        return _loop(a, b, start, *keep, **way)
     a, out, *keep_in = (_blocks(x, count, T) for x in (a, b, *keep))
     x = arrays.widen(_blocks(start, 1, 1))
-    if count == 1:
-        out, x = _loop(a, out, x, *keep_in, **way)
-    else:
-        power = _power(a, T) if a.shape[-2] == 1 else None
+    power = _power(a, T) if a.shape[-2] == 1 else None
 
-        def step(k: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
-            x, out = carry
-            p, ends, kept = _last(a, out, *keep_in, **way, block=k)
-            begin, x = _starts(p if power is None else power, ends, x, *kept, reverse=reverse)
-            return x, _loop(a, out, begin, *keep_in, **way, block=k)[0]
+    def step(k: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        x, out = carry
+        p, ends, kept = _last(a, out, *keep_in, **way, block=k)
+        begin, x = _starts(p if power is None else power, ends, x, *kept, reverse=reverse)
+        return x, _loop(a, out, begin, *keep_in, **way, block=k)[0]
 
-        x, out = _repeat(0, out.shape[-4], reverse, step, (x, out))
+    x, out = _repeat(0, out.shape[-4], reverse, step, (x, out))
     return jnp.reshape(out, b.shape), jnp.reshape(x, start.shape)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ssmcore import arrays
+from ssmcore import arrays, backend
 from ssmcore._arguments import check_count, check_flag
 from ssmcore._options import ParamGroup, hyperparameters
 from ssmcore.blocks.activations import ACTIVATIONS, activate
@@ -139,9 +139,8 @@ def _plain(
     if x.shape[-2] != 1:
         y, last = implementation("short_convolution", x, weight)(x, weight, bias, before)
         return y, last
-    xp = arrays.namespace(x)
     past = _past(x, before, weight.shape[0])
-    y = xp.sum(weight * past, axis=-2, keepdims=True)
+    y = backend.of(x).inner(past, weight, axis=-2)[..., None, :]
     return (y if bias is None else y + bias), past[..., 1:, :]
 
 

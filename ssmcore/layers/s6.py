@@ -197,7 +197,7 @@ class S6(Layer):
         delta = system.delta[..., 0, :, None]
         drive = delta * u[..., 0, :, None] * system.B
         h = h + (xp.expm1(delta * system.A) * h + drive)
-        y = xp.sum(h * system.C, axis=-1)[..., None, :] + system.D * u
+        y = backend.of(h).inner(h, system.C, axis=-1)[..., None, :] + system.D * u
         return y, {self._state_name: h}
 
     def eigenvalues(self, params: Params, u: Array | None = None) -> Array:
