@@ -1,9 +1,15 @@
 """``linear_scan`` on the CPU: one pass over memory, forward and backward.
 
 h_t = a_t h_{t-1} + b_t for a (R or 1, L or 1, P), b (R, L, P), start (R, P) of one dtype, and
-keep (R or 1, L), False where the state restarts. A job is one row, or a part of its channels: time
-runs in the outer loop and the channels in the inner one, which compiles to vector instructions.
-States are carried in double precision and rounded once each.
+keep (R or 1, L), False where the state restarts. States are carried in double precision and rounded
+once each.
+
+A few steps of LANES channels are taken, in registers, then the same steps of the next channels.
+Where there are fewer rows than threads, a row is cut into parts of its channels and a long one into
+pieces of time. All pieces run at once, those after the first from zero; then each of those again,
+from the state in which the one before ended, until its state is what it was the first time, bit for
+bit, as is then everything after. The result is that of one piece, for any number of threads. What
+is done twice is little if the past fades; if it never does, all takes as long as in one piece.
 """
 
 from __future__ import annotations
@@ -14,16 +20,47 @@ import numba
 import numpy as np
 
 from ssmcore_numba._jobs import kernel, run
+from ssmcore_numba.vectors import (
+    LANES,
+    conjugate,
+    load_at,
+    load_one,
+    narrow,
+    plus,
+    plus_product,
+    product,
+    store_at,
+    to_be_read,
+    to_be_written,
+    widen,
+)
 
+# With vectors.py of ef4766e5.
 __all__ = ["linear_scan", "linear_scan_backward", "states", "widest"]
 
 NARROWEST = 128
-"""Channels of one job at least: narrower parts share cache lines and cost more than they gain."""
+"""Channels of a part at least: narrower ones share cache lines and cost more than they gain."""
+SHORTEST = 2048
+"""Steps of a piece at least."""
+FEWEST = 2**16
+"""Numbers for one thread at least: for fewer, another one takes longer to wake up."""
+FIRST_MARK = 512
+"""Steps after which a piece is compared with what it was; then after twice as many, and so on."""
+STEPS = 4
+"""Steps taken at a time."""
+PAGE = 4096
+"""Bytes that they may span: rows in more pages than one are better read one after the other."""
+AHEAD = 1024
+"""Bytes between what is in use and what is brought near meanwhile."""
 
 
-def _parts(rows: int, channels: int, threads: int) -> int:
-    """Return into how many jobs the channels of a row are cut."""
-    return max(1, min(-(-threads // max(rows, 1)), channels // NARROWEST))
+def _cuts(shape: tuple[int, ...], threads: int) -> tuple[int, int, int]:
+    """Return how many threads are of use, parts of the channels of a row, and pieces of time."""
+    rows, length, channels = shape
+    threads = max(1, min(threads, rows * length * channels // FEWEST))
+    wanted = -(-threads // max(rows, 1))
+    parts = max(1, min(wanted, channels // NARROWEST))
+    return threads, parts, max(1, min(wanted // parts, length // SHORTEST))
 
 
 def widest(dtype: Any) -> Any:
@@ -47,8 +84,7 @@ def states(a: Any, b: Any, state: Any, keep: Any | None, reverse: bool, threads:
     """Return all states from ``state`` (R, P), widest and contiguous, which is carried on."""
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
     h = np.empty_like(b)
-    parts = _parts(b.shape[0], b.shape[2], threads)
-    run(_scan, b.shape[0] * parts, threads, a, b, state, _mask(keep), reverse, parts, h)
+    _run(_scan, _cuts(b.shape, threads), state, b.shape[1], a, b, _mask(keep), reverse, h)
     return h
 
 
@@ -62,122 +98,283 @@ def linear_scan_backward(
     a, h, g, start = map(np.ascontiguousarray, (a, h, g, start))
     rows, length, channels = g.shape
     G, moved = np.empty_like(g), np.zeros((rows, channels), widest(g.dtype))
+    threads, parts, pieces = _cuts(g.shape, threads)
     if a.shape[1] == length:
         da = np.empty((rows, length, channels), a.dtype)
     else:
+        pieces = 1  # da is one sum over time
         da = np.zeros((rows, 1, channels), widest(a.dtype))
-    parts = _parts(rows, channels, threads)
-    run(_adjoint, rows * parts, threads, a, h, g, start, _mask(keep), reverse, parts, moved, G, da)
+    given = (a, h, g, start, _mask(keep), reverse, G, da)
+    _run(_adjoint, (threads, parts, pieces), moved, length, *given)
     if a.shape[0] < rows:
         da = np.sum(da, axis=0, keepdims=True, dtype=widest(da.dtype))
     return da.astype(a.dtype, copy=False), G, moved.astype(start.dtype)
 
 
-@kernel
-def _place(job: int, parts: int, channels: int) -> tuple[int, int, int]:
-    """Return row, first channel and number of channels of a job."""
-    row, part = job // parts, job % parts
-    first = channels * part // parts
-    return row, first, channels * (part + 1) // parts - first
+def _run(scan: Any, cuts: tuple[int, int, int], state: Any, length: int, *given: Any) -> None:
+    """Run ``scan`` from ``state`` (R, P), which is carried on, over all pieces of time."""
+    threads, parts, pieces = cuts
+    carried = np.zeros((pieces, *state.shape), state.dtype)
+    carried[0] = state
+    marks = np.empty((pieces if pieces > 1 else 0, length.bit_length(), *state.shape), state.dtype)
+    jobs = state.shape[0] * parts
+    run(scan, jobs * pieces, threads, False, parts, carried, marks, given)
+    if pieces > 1:
+        run(scan, jobs, threads, True, parts, carried, marks, given)
+    state[:] = carried[-1]
+
+
+@numba.njit
+def _equal(x, y, c0, end):
+    equal = True
+    for c in range(c0, end):
+        equal &= x[c] == y[c]
+    return equal
+
+
+@numba.njit
+def _place(job, parts, channels):
+    """Return row, first channel and end of the channels of a part, a number of vectors but one."""
+    row, part, vectors = job // parts, job % parts, channels // LANES
+    end = vectors * (part + 1) // parts * LANES if part + 1 < parts else channels
+    return row, vectors * part // parts * LANES, end
+
+
+@numba.njit
+def _together(keep, row, reverse, length, s, most):
+    """Return how many steps from s on are taken at a time: ``most``, 1, or 0 where it restarts."""
+    if keep.shape[1] > 0:
+        kept = keep[row % keep.shape[0]]
+        for i in range(most):
+            if not kept[length - 1 - s - i if reverse else s + i]:
+                return min(i, 1)
+    return most
+
+
+@numba.njit
+def _scan_steps(given, row, c0, end, s, to, state):
+    """Write the states of steps s to ``to`` of some channels of a row; carry ``state`` on."""
+    a, b, keep, reverse, out = given
+    _, length, channels = b.shape
+    flat_a, flat_b, flat_out = a.reshape(-1), b.reshape(-1), out.reshape(-1)
+    varies = a.shape[1] > 1
+    step = -channels if reverse else channels
+    step_a = step if varies else 0
+    many = STEPS if STEPS * channels * b.itemsize <= PAGE else 1
+    while s < to:
+        t = length - 1 - s if reverse else s
+        at = (row * length + t) * channels
+        in_a = (row % a.shape[0] * a.shape[1] + (t if varies else 0)) * channels
+        steps = _together(keep, row, reverse, length, s, many if s + many <= to else 1)
+        if steps == 0:
+            for c in range(c0, end):
+                state[c] = flat_b[at + c]
+                flat_out[at + c] = flat_b[at + c]
+        elif steps == 1:
+            _scan_one(flat_a, in_a, step_a, flat_b, at, step, c0, end, state, flat_out)
+        else:
+            _scan_many(flat_a, in_a, step_a, flat_b, at, step, c0, end, state, flat_out)
+        s += max(1, steps)
+
+
+@numba.njit
+def _adjoint_steps(given, row, c0, end, s, to, on):
+    """Write G and da of steps s to ``to``, counted from the last one; carry ``on`` on."""
+    a, h, g, start, keep, reverse, G, da = given
+    _, length, channels = g.shape
+    flat_a, flat_g, flat_G, flat_da = a.reshape(-1), g.reshape(-1), G.reshape(-1), da.reshape(-1)
+    flat_h, flat_start = h.reshape(-1), start.reshape(-1)
+    varies = a.shape[1] == length
+    step = channels if reverse else -channels
+    step_a = step if varies else 0
+    many = STEPS if varies and STEPS * channels * g.itemsize <= PAGE else 1
+    while s < to:
+        t = s if reverse else length - 1 - s
+        at = (row * length + t) * channels
+        in_a = (row % a.shape[0] * a.shape[1] + (t if varies else 0)) * channels
+        in_da = at if varies else row * channels
+        begins = s == length - 1
+        states, in_h = (flat_start, row * channels) if begins else (flat_h, at + step)
+        most = many if s + many <= min(to, length - 1) else 1
+        steps = _together(keep, row, not reverse, length, s, most)
+        if steps == 0:
+            for c in range(c0, end):
+                flat_G[at + c] = flat_g[at + c] + on[c]
+                on[c] = 0
+            if varies:
+                flat_da[at + c0 : at + end] = 0
+        elif not varies:
+            _adjoint_added(
+                flat_a,
+                in_a,
+                step_a,
+                states,
+                in_h,
+                flat_g,
+                at,
+                step,
+                c0,
+                end,
+                on,
+                flat_G,
+                flat_da,
+                in_da,
+            )
+        elif steps == 1:
+            _adjoint_one(
+                flat_a,
+                in_a,
+                step_a,
+                states,
+                in_h,
+                flat_g,
+                at,
+                step,
+                c0,
+                end,
+                on,
+                flat_G,
+                flat_da,
+                in_da,
+            )
+        else:
+            _adjoint_many(
+                flat_a,
+                in_a,
+                step_a,
+                states,
+                in_h,
+                flat_g,
+                at,
+                step,
+                c0,
+                end,
+                on,
+                flat_G,
+                flat_da,
+                in_da,
+            )
+        s += max(1, steps)
 
 
 _inlined: Any = numba.njit(inline="always")  # a call for each step of few channels costs a fifth
 
 
-def _scan_step(down: bool) -> Any:
+def _scan_tile(steps: int) -> Any:
     @_inlined
-    def step(a, in_a, h, b, at, n, out):
-        """h_t = a_t h_{t-1} + b_t of n channels."""
-        for k in range(np.uint64(n)):
-            c = np.uint64(n - 1) - k if down else k
-            v = a[in_a + c] * h[c] + b[at + c]
-            h[c] = v
-            out[at + c] = v
+    def channels(load, c, a, in_a, step_a, b, at, step, ahead, state, out):
+        """h_t = a_t h_{t-1} + b_t."""
+        x = load(state, c)
+        for i in range(steps):
+            now, now_a = at + i * step + c, in_a + i * step_a + c
+            to_be_read(a, now_a + ahead)
+            to_be_read(b, now + ahead)
+            to_be_written(out, now + ahead)
+            v = load(b, now)
+            x = plus_product(widen(v), widen(load(a, now_a)), x)
+            store_at(out, now, narrow(x, v))
+        store_at(state, c, x)
 
-    return step
-
-
-def _adjoint_step(down: bool, adds: bool) -> Any:
     @_inlined
-    def step(a, in_a, on, g, at, n, G, h, in_h, da, in_da):
-        """G_t, conj(a_t) G_t for the next, and da_t = G_t conj(h_{t-1}), of n channels."""
-        for k in range(np.uint64(n)):
-            c = np.uint64(n - 1) - k if down else k
-            v = g[at + c] + on[c]
-            on[c] = np.conj(a[in_a + c]) * v
-            G[at + c] = v
+    def tile(a, in_a, step_a, b, at, step, c0, end, state, out):
+        ahead = (AHEAD if step > 0 else -AHEAD) // b.itemsize
+        vectors = (end - c0) // LANES
+        for k in range(vectors):  # along the order of memory or against it, as time runs
+            c = c0 + (k if step > 0 else vectors - 1 - k) * LANES
+            channels(load_at, c, a, in_a, step_a, b, at, step, ahead, state, out)
+        for c in range(c0 + vectors * LANES, end):
+            channels(load_one, c, a, in_a, step_a, b, at, step, ahead, state, out)
+
+    return tile
+
+
+def _adjoint_tile(steps: int, adds: bool) -> Any:
+    @_inlined
+    def channels(load, c, a, in_a, step_a, h, in_h, g, at, step, ahead, on, G, da, in_da):
+        """G_t, conj(a_t) G_t for the step before, and da_t = G_t conj(h_{t-1})."""
+        x, kind = load(on, c), load(da, in_da + c)
+        for i in range(steps):
+            now, now_a, now_h = at + i * step + c, in_a + i * step_a + c, in_h + i * step + c
+            to_be_read(a, now_a + ahead)
+            to_be_read(h, now_h + ahead)
+            to_be_read(g, now + ahead)
+            to_be_written(G, now + ahead)
+            v = load(g, now)
+            y = plus(widen(v), x)
+            x = product(conjugate(widen(load(a, now_a))), y)
+            store_at(G, now, narrow(y, v))
+            before = conjugate(widen(load(h, now_h)))
             if adds:
-                da[in_da + c] += v * np.conj(h[in_h + c])
+                total = plus_product(widen(load(da, in_da + c)), before, y)
+                store_at(da, in_da + c, narrow(total, kind))
             else:
-                da[in_da + c] = v * np.conj(h[in_h + c])
+                to_be_written(da, now + ahead)
+                store_at(da, now, narrow(product(before, y), kind))
+        store_at(on, c, x)
 
-    return step
+    @_inlined
+    def tile(a, in_a, step_a, h, in_h, g, at, step, c0, end, on, G, da, in_da):
+        ahead = (AHEAD if step > 0 else -AHEAD) // g.itemsize
+        vectors = (end - c0) // LANES
+        for k in range(vectors):
+            c = c0 + (k if step > 0 else vectors - 1 - k) * LANES
+            channels(load_at, c, a, in_a, step_a, h, in_h, g, at, step, ahead, on, G, da, in_da)
+        for c in range(c0 + vectors * LANES, end):
+            channels(load_one, c, a, in_a, step_a, h, in_h, g, at, step, ahead, on, G, da, in_da)
+
+    return tile
 
 
-# Memory is read along its order or against it, never forth and back: half the time at 256 channels.
-_scan_up, _scan_down = _scan_step(False), _scan_step(True)
-_adjoint_up, _adjoint_down = _adjoint_step(False, False), _adjoint_step(True, False)
-_adjoint_added = _adjoint_step(False, True)
+_scan_one, _scan_many = _scan_tile(1), _scan_tile(STEPS)
+_adjoint_one, _adjoint_many = _adjoint_tile(1, False), _adjoint_tile(STEPS, False)
+_adjoint_added = _adjoint_tile(1, True)
+
+
+def _through(take: Any) -> Any:
+    """Return what lets ``take`` run through pieces of all steps."""
+
+    @numba.njit
+    def one(begin, until, again, row, c0, end, state, marks, given):
+        """Run through a piece; ``again``: until there is nothing new. Tell whether that was so."""
+        s, mark = begin, 0
+        while s < until:
+            to = min(until, max(begin + FIRST_MARK, 2 * s - begin))
+            take(given, row, c0, end, s, to, state)
+            if again and _equal(state, marks[0, mark, row], c0, end):
+                return True
+            if not again and marks.shape[0] > 0:
+                marks[0, mark, row, c0:end] = state[c0:end]
+            s, mark = to, mark + 1
+        return False
+
+    @numba.njit
+    def some(length, first, last, again, parts, carried, marks, given):
+        """Run through one piece a job; ``again``: through all after the first one."""
+        pieces, _, channels = carried.shape
+        for job in range(first, last):
+            row, c0, end = _place(job if again else job // pieces, parts, channels)
+            for piece in range(1, pieces) if again else range(job % pieces, job % pieces + 1):
+                begin, until = length * piece // pieces, length * (piece + 1) // pieces
+                state = carried[piece - 1 if again else piece, row].copy()
+                if not one(begin, until, again, row, c0, end, state, marks[piece:], given):
+                    carried[piece, row, c0:end] = state[c0:end]
+
+    return some
+
+
+_scan_through, _adjoint_through = _through(_scan_steps), _through(_adjoint_steps)
 
 
 @kernel
-def _scan(first, last, a, b, state, keep, reverse, parts, out):
+def _scan(first, last, again, parts, carried, marks, given):
     """Write the states."""
-    _, length, channels = b.shape
-    flat_a, flat_b, flat_out = a.reshape(-1), b.reshape(-1), out.reshape(-1)
-    varies, restarts = a.shape[1] > 1, keep.shape[1] > 0
-    for job in range(first, last):
-        row, c0, n = _place(job, parts, channels)
-        h = state[row, c0 : c0 + n]
-        row_a, row_keep = row % a.shape[0], row % keep.shape[0]
-        for s in range(length):
-            t = length - 1 - s if reverse else s
-            in_a = np.uint64((row_a * a.shape[1] + t * varies) * channels + c0)
-            at = np.uint64((row * length + t) * channels + c0)
-            if restarts and not keep[row_keep, t]:
-                for c in range(np.uint64(n)):
-                    h[c] = flat_b[at + c]
-                    flat_out[at + c] = flat_b[at + c]
-            elif reverse:
-                _scan_down(flat_a, in_a, h, flat_b, at, n, flat_out)
-            else:
-                _scan_up(flat_a, in_a, h, flat_b, at, n, flat_out)
+    _scan_through(given[1].shape[1], first, last, again, parts, carried, marks, given)
 
 
 @kernel
-def _adjoint(first, last, a, h, g, start, keep, reverse, parts, moved, G, da):
-    """Write G_t and da_t, the last step first; ``moved`` carries conj(a_t) G_t to the one before.
+def _adjoint(first, last, again, parts, carried, marks, given):
+    """Write G_t and da_t, the last step first; conj(a_t) G_t is carried to the one before.
 
     da of a transition that is the same at all times is added up.
     """
-    _, length, channels = g.shape
-    flat_a, flat_g, flat_G, flat_da = a.reshape(-1), g.reshape(-1), G.reshape(-1), da.reshape(-1)
-    flat_h, flat_start = h.reshape(-1), start.reshape(-1)
-    varies = a.shape[1] == length
-    for job in range(first, last):
-        row, c0, n = _place(job, parts, channels)
-        on = moved[row, c0 : c0 + n]
-        row_a, row_keep = row % a.shape[0], row % keep.shape[0]
-        for s in range(length):
-            t = s if reverse else length - 1 - s
-            in_a = np.uint64((row_a * a.shape[1] + t * varies) * channels + c0)
-            at = np.uint64((row * length + t) * channels + c0)
-            before = t + 1 if reverse else t - 1
-            begins = before in (-1, length)
-            in_h = np.uint64((row if begins else row * length + before) * channels + c0)
-            states = flat_start if begins else flat_h
-            in_da = at if varies else np.uint64(row * channels + c0)
-            if keep.shape[1] > 0 and not keep[row_keep, t]:
-                for c in range(np.uint64(n)):
-                    flat_G[at + c] = flat_g[at + c] + on[c]
-                    on[c] = 0
-                if varies:
-                    flat_da[at : at + np.uint64(n)] = 0
-            elif not varies:
-                _adjoint_added(
-                    flat_a, in_a, on, flat_g, at, n, flat_G, states, in_h, flat_da, in_da
-                )
-            elif reverse:
-                _adjoint_up(flat_a, in_a, on, flat_g, at, n, flat_G, states, in_h, flat_da, in_da)
-            else:
-                _adjoint_down(flat_a, in_a, on, flat_g, at, n, flat_G, states, in_h, flat_da, in_da)
+    _adjoint_through(given[2].shape[1], first, last, again, parts, carried, marks, given)

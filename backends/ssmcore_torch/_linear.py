@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ssmcore import backend
 from ssmcore.primitives import REFERENCES
 from ssmcore.primitives.canonical import linear_scan_form
 from ssmcore_torch._ops import (
@@ -19,6 +20,7 @@ from ssmcore_torch._ops import (
     empties,
     numpy_view,
     tensors,
+    traced,
     transformed,
 )
 
@@ -39,7 +41,9 @@ def linear_scan(
     if 0 in b.shape:
         return b
     form = linear_scan_form(a, b, initial, reset)
-    apply = _forward if compiled else _Scan.apply
+    given = [x for x in (a, b, initial) if x is not None]
+    plain = compiled or not (backend.of(b).differentiates(*given) or traced())
+    apply = _forward if plain else _Scan.apply  # which takes as long as a short scan
     h: Tensor = apply(*form, reverse)
     return h.reshape(b.shape)
 
