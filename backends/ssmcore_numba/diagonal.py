@@ -33,7 +33,7 @@ from ssmcore_numba.vectors import (
     widen,
 )
 
-# With vectors.py of ef4766e5.
+# With vectors.py of 2ebf9883.
 __all__ = ["diagonal_scan"]
 
 T = 16

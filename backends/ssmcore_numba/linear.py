@@ -35,7 +35,7 @@ from ssmcore_numba.vectors import (
     widen,
 )
 
-# With vectors.py of ef4766e5.
+# With vectors.py of 2ebf9883.
 __all__ = ["linear_scan", "linear_scan_backward", "states", "widest"]
 
 NARROWEST = 128

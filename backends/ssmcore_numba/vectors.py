@@ -152,8 +152,8 @@ def store_at(typing: Any, array: Any, first: Any, value: Any) -> tuple[Any, Gene
         vector = values[2]
         if isinstance(array.dtype, types.Complex):
             order = [k + value.lanes * part for k in range(value.lanes) for part in (0, 1)]
-            parts = [builder.extract_value(vector, k) for k in (0, 1)]
-            vector = _shuffled(builder, *parts, order)
+            re, im = (builder.extract_value(vector, k) for k in (0, 1))
+            vector = _shuffled(builder, re, im, order)
         place, align = _element(context, builder, array, values, value.lanes)
         builder.store(vector, place, align=align)
         return context.get_dummy_value()
