@@ -126,9 +126,11 @@ def _run(scan: Any, cuts: tuple[int, int, int], state: Any, length: int, *given:
 
 @numba.njit
 def _equal(x, y, c0, end):
+    """Whether channels c0 to ``end`` are equal bit for bit: zeros have signs, and NaN is NaN."""
     equal = True
-    for c in range(c0, end):
-        equal &= x[c] == y[c]
+    x_bits, y_bits = x[c0:end].view(np.uint64), y[c0:end].view(np.uint64)
+    for k in range(x_bits.size):
+        equal &= x_bits[k] == y_bits[k]
     return equal
 
 

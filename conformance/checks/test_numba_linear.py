@@ -108,6 +108,14 @@ def test_a_transition_of_zero_before_an_infinite_state() -> None:
     assert np.isnan(h[0, CUT, 0])
 
 
+def test_zeros_have_the_sign_they_have_in_one_piece() -> None:
+    """A sequence of -0 stays one, though a piece that begins at zero makes +0 of it."""
+    given = problem("float32", (1.0, 1.0))
+    given[0][:], given[1][:], given[3][:] = 1, -0.0, -0.0
+    h, *_ = compare(given)
+    assert np.all(np.signbit(h))
+
+
 def test_states_that_never_meet() -> None:
     """With a = 1 and inputs of zero, the second piece keeps what the first one ended with."""
     given = problem("float32", (0.5, 0.9))
