@@ -41,9 +41,9 @@ def linear_scan(
     if 0 in b.shape:
         return b
     form = linear_scan_form(a, b, initial, reset)
-    given = [x for x in (a, b, initial) if x is not None]
+    given = [x for x in (a, b, initial, reset) if x is not None]
     plain = compiled or not (backend.of(b).differentiates(*given) or traced())
-    apply = _forward if plain else _Scan.apply  # which takes as long as a short scan
+    apply = _forward if plain else _Scan.apply  # whose call alone costs as much as a short scan
     h: Tensor = apply(*form, reverse)
     return h.reshape(b.shape)
 

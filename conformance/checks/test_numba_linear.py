@@ -157,3 +157,18 @@ def test_torch_s_gradients_do_not_depend_on_the_threads() -> None:
         torch.set_num_threads(before)
     for x, y in zip(*found, strict=True):
         assert torch.equal(x, y)
+
+
+def test_torch_maps_over_resets_alone() -> None:
+    torch = pytest.importorskip("torch")
+    import ssmcore as ssm
+
+    a, b = torch.full((3,), 0.5), torch.ones(6, 3).cumsum(0)
+    resets = torch.tensor([[False] * 6, [False, False, True] * 2])
+    torch._C._functorch._set_vmap_fallback_enabled(False)  # which runs the operator in a loop
+    try:
+        found = torch.func.vmap(lambda reset: ssm.linear_scan(a, b, reset=reset))(resets)
+    finally:
+        torch._C._functorch._set_vmap_fallback_enabled(True)
+    for h, reset in zip(found, resets, strict=True):
+        assert torch.equal(h, ssm.linear_scan(a, b, reset=reset))
