@@ -33,7 +33,7 @@ from ssmcore_numba.vectors import (
     widen,
 )
 
-# With vectors.py of 2ebf9883.
+# With vectors.py of a0b0b742.
 __all__ = ["diagonal_scan"]
 
 T = 16

@@ -35,7 +35,7 @@ from ssmcore_numba.vectors import (
     widen,
 )
 
-# With vectors.py of 2ebf9883.
+# With vectors.py of a0b0b742.
 __all__ = ["linear_scan", "linear_scan_backward", "states", "widest"]
 
 NARROWEST = 128

@@ -84,12 +84,6 @@ class _VectorModel(PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, kind, _llvm(kind.dtype, kind.lanes))
 
 
-def _place(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
-    """Return where vector number ``index`` of a contiguous array lies."""
-    data = context.make_array(kind)(context, builder, array).data
-    return builder.gep(builder.bitcast(data, _llvm(kind.dtype).as_pointer()), [index])
-
-
 @intrinsic
 def nothing(typing: Any, array: Any) -> tuple[Any, Generate]:
     """Return zeros of the type of an array."""
@@ -100,36 +94,13 @@ def nothing(typing: Any, array: Any) -> tuple[Any, Generate]:
     return Vector(array.dtype)(array), generate
 
 
-@intrinsic
-def load(typing: Any, array: Any, index: Any) -> tuple[Any, Generate]:
-    """Return vector number ``index`` of a contiguous array."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        place = _place(context, builder, array, values[0], values[1])
-        return builder.load(place, align=array.dtype.bitwidth // 8)
-
-    return Vector(array.dtype)(array, types.intp), generate
-
-
-@intrinsic
-def store(typing: Any, array: Any, index: Any, value: Any) -> tuple[Any, Generate]:
-    """Make ``value`` vector number ``index`` of a contiguous array."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        place = _place(context, builder, array, values[0], values[1])
-        builder.store(values[2], place, align=array.dtype.bitwidth // 8)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, value), generate
-
-
-def _load_at(lanes: int) -> Any:
+def _load(lanes: int, unit: int) -> Any:
     @intrinsic
-    def load_at(typing: Any, array: Any, first: Any) -> tuple[Any, Generate]:
-        """Return the vector that begins with element ``first`` of a contiguous array."""
+    def load(typing: Any, array: Any, at: Any) -> tuple[Any, Generate]:
+        """Return the vector that begins ``at`` so many units into a contiguous array."""
 
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            place, align = _element(context, builder, array, values, lanes)
+            place, align = _place(context, builder, array, values, lanes, unit)
             value = builder.load(place, align=align)
             if not isinstance(array.dtype, types.Complex):
                 return value
@@ -138,27 +109,32 @@ def _load_at(lanes: int) -> Any:
 
         return Vector(array.dtype, lanes)(array, types.intp), generate
 
-    return load_at
+    return load
 
 
-load_at, load_one = _load_at(LANES), _load_at(1)
+def _store(unit: int) -> Any:
+    @intrinsic
+    def store(typing: Any, array: Any, at: Any, value: Any) -> tuple[Any, Generate]:
+        """Make ``value`` the vector that begins ``at`` so many units into a contiguous array."""
+
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            vector = values[2]
+            if isinstance(array.dtype, types.Complex):
+                order = [k + value.lanes * part for k in range(value.lanes) for part in (0, 1)]
+                re, im = (builder.extract_value(vector, k) for k in (0, 1))
+                vector = _shuffled(builder, re, im, order)
+            place, align = _place(context, builder, array, values, value.lanes, unit)
+            builder.store(vector, place, align=align)
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp, value), generate
+
+    return store
 
 
-@intrinsic
-def store_at(typing: Any, array: Any, first: Any, value: Any) -> tuple[Any, Generate]:
-    """Make ``value`` the vector that begins with element ``first`` of a contiguous array."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        vector = values[2]
-        if isinstance(array.dtype, types.Complex):
-            order = [k + value.lanes * part for k in range(value.lanes) for part in (0, 1)]
-            re, im = (builder.extract_value(vector, k) for k in (0, 1))
-            vector = _shuffled(builder, re, im, order)
-        place, align = _element(context, builder, array, values, value.lanes)
-        builder.store(vector, place, align=align)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, value), generate
+load, store = _load(LANES, LANES), _store(LANES)  # vector number ...
+load_at, store_at = _load(LANES, 1), _store(1)  # the vector from element ... on
+load_one = _load(1, 1)  # element ... alone
 
 
 def _expect(writes: bool) -> Any:
@@ -184,15 +160,17 @@ def _expect(writes: bool) -> Any:
 to_be_read, to_be_written = _expect(False), _expect(True)
 
 
-def _element(context: Any, builder: Any, array: Any, values: Any, lanes: int) -> tuple[Any, int]:
-    """Return where so many numbers from an element on lie, as a pointer to a vector; its alignment.
+def _place(
+    context: Any, builder: Any, array: Any, values: Any, lanes: int, unit: int
+) -> tuple[Any, int]:
+    """Return where a vector begins so many ``unit`` numbers into an array, and its alignment.
 
-    Complex ones lie there as a vector twice as long, real and imaginary parts in turn.
+    A complex one lies there as one twice as long, real and imaginary parts in turn.
     """
     complex_ = isinstance(array.dtype, types.Complex)
     real = array.dtype.underlying_float if complex_ else array.dtype
     data = context.make_array(array)(context, builder, values[0]).data
-    first = builder.gep(data, [values[1]])
+    first = builder.gep(data, [builder.mul(values[1], ir.Constant(values[1].type, unit))])
     kind = _llvm(real, 2 * lanes if complex_ else lanes)
     return builder.bitcast(first, kind.as_pointer()), real.bitwidth // 8
 
