@@ -32,7 +32,7 @@ LIBRARIES = ("ssmcore", "numpy", "torch", "triton", "jax", "jaxlib", "numba", "c
 LONGEST = 300  # seconds that one row may take
 # glibc: what is freed stays in the process, and is handed out again with its pages. Else the one
 # side of a row gets fresh pages, which take longer than the arithmetic, and the other ready ones.
-# For rows that floors alone judge; peers run with what people run them with.
+# For rows that only an addition judges; peers run with what people run them with.
 ALLOCATOR = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**40),
@@ -121,9 +121,10 @@ def _report(threads: int, quick: bool) -> dict[str, Any]:
     }
 
 
-def _judged_by_floors(name: str) -> bool:
-    """Whether all bars of a row are distances from a floor."""
-    return name in ROWS and {bar.what for bar in ROWS[name].bars} == {"slower"}
+def _judged_by_add(name: str) -> bool:
+    """Whether all bars of a row are distances from the bandwidth floor."""
+    bars = ROWS[name].bars if name in ROWS else ()
+    return {(bar.what, bar.against) for bar in bars} == {("slower", ("add",))}
 
 
 def _in_its_own_process(name: str, place: str, seconds: float, quick: bool) -> dict[str, Any]:
@@ -137,7 +138,7 @@ def _in_its_own_process(name: str, place: str, seconds: float, quick: bool) -> d
         process = subprocess.Popen(
             [*command, "quick"] if quick else command,
             cwd=CHECKOUT,
-            env=os.environ | (ALLOCATOR if _judged_by_floors(name) else {}),
+            env=os.environ | (ALLOCATOR if _judged_by_add(name) else {}),
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
