@@ -25,8 +25,8 @@ class Backend:
     ``to_numpy`` where ``numpy.asarray`` does not take its arrays; ``primitives`` lists native
     replacements of the reference primitives, ``elementwise`` those of scalar functions; ``word`` is
     the integer dtype whose arithmetic random bits use; ``open_transforms``: its FFTs take lengths
-    that an export leaves open; ``ledger`` is a file of known failures for
-    the conformance suite.
+    that an export leaves open; ``one_device``: kernels read the memory of all their arguments where
+    the first one is; ``ledger`` is a file of known failures for the conformance suite.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Backend:
     gradients = False
     word = "uint32"
     open_transforms = False
+    one_device = False
     ledger: Path | None = None
 
     @property
@@ -87,10 +88,6 @@ class Backend:
     def concrete(self, x: Array) -> bool:
         """Whether the values of ``x`` can be looked at now (not while tracing)."""
         return True
-
-    def device(self, x: Array) -> Any:
-        """Return where ``x`` is, to meet others there; None where the library sees to that."""
-        return None
 
     def leaves_open(self, size: Any) -> bool:
         """Whether ``size`` of an axis stands for many numbers, as while a program is exported."""

@@ -32,6 +32,7 @@ class CupyBackend(Backend):
     name = "cupy"
     library = "cupy"
     install = 'pip install "ssmcore[cupy]"'
+    one_device = True
 
     def __init__(
         self,
@@ -82,10 +83,6 @@ class CupyBackend(Backend):
     def primitives(self) -> Mapping[str, Callable[..., Any]]:
         """What runs as CUDA C; compiled by CuPy at the first call."""
         return self._native if native() else {}
-
-    def device(self, x: Any) -> Any:
-        """Kernels read the memory of all their arguments on the device of the first."""
-        return x.device
 
     def devices(self) -> list[str]:
         """The CUDA devices that answer; none is an error that says so."""

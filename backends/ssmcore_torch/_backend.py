@@ -55,6 +55,7 @@ class TorchBackend(Backend):
     install = 'pip install "ssmcore[torch]"'
     gradients = True
     open_transforms = True
+    one_device = True
     word = "int64"  # uint32 is there but cannot be multiplied
 
     @property
@@ -97,10 +98,6 @@ class TorchBackend(Backend):
         return type(x) in (torch.Tensor, torch.nn.Parameter) and not (
             torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
         )
-
-    def device(self, x: Any) -> Any:
-        """Kernels read the memory of all their arguments on the device of the first."""
-        return x.device
 
     def leaves_open(self, size: Any) -> bool:
         """While torch.export traces a dynamic axis."""

@@ -67,10 +67,11 @@ def check_precision(
 
 
 def check_devices(owner: str, **given: Array | None) -> None:
-    """Raise SSMError unless all arrays, of one library and perhaps None, are on one device."""
+    """Raise SSMError unless arrays of one library, or None, are on one device if they must be."""
     named = {name: x for name, x in given.items() if x is not None}
-    library = backend.of(*named.values())
-    found = {name: library.device(x) for name, x in named.items()}
+    if not backend.of(*named.values()).one_device:
+        return
+    found = {name: arrays.device(x) for name, x in named.items()}
     if any(device != found[next(iter(found))] for device in found.values()):
         places = ", ".join(f"{name} on {device}" for name, device in found.items())
         msg = (
