@@ -31,14 +31,16 @@ def install(session: nox.Session, extras: str, *more: str, editable: bool = Fals
 
 
 # One thread for each of two processes. JAX compiles hundreds of programs that run once: without
-# optimising, in a third less time; conformance/checks/test_optimised.py compiles what is sensitive
-# to that as users do. And a hundred tests start a Python of their own, which reads the modules that
-# the first has compiled, whatever the environment says of writing them.
+# optimising and by XLA's older emitters, in less than half the time;
+# conformance/checks/test_optimised.py compiles what is sensitive to that as users do. And a hundred
+# tests start a Python of their own, which reads the modules that the first has compiled, whatever
+# the environment says of writing them.
 ONCE = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
-    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_multi_thread_eigen=false",
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_multi_thread_eigen=false",
     "PYTHONDONTWRITEBYTECODE": "",
 }
 

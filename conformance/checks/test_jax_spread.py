@@ -55,7 +55,10 @@ print(json.dumps({
 """
 
 
-FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+FLAGS = (
+    "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 "
+    "--xla_cpu_use_fusion_emitters=false"
+)
 
 
 def test_gradients_over_two_devices_are_those_of_one() -> None:

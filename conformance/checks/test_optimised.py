@@ -1,8 +1,8 @@
 """What XLA's optimisation does to numbers: the modes of the layers, compiled as users compile them.
 
-The session ``tests`` compiles for JAX without optimising, because hundreds of programs run once
-each there. What is sensitive to it (contracted products, reordered sums) is compiled here the
-usual way.
+The session ``tests`` compiles for JAX without optimising and by other emitters, because hundreds
+of programs run once each there. What is sensitive to it (contracted products, reordered sums) is
+compiled here the usual way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ssmcore_conformance.tolerances import bound, check
 from ssmcore import backend, powers
 
 jax = pytest.importorskip("jax")
-USUAL = {"xla_backend_optimization_level": 3}
+USUAL = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
 LENGTH = 1024
 
 
