@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
+import numpy as np
 
-__all__ = ["kernel", "run"]
+__all__ = ["kernel", "read_only", "run"]
 
 _jit: Any = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
 
@@ -40,3 +41,10 @@ def run(compiled: Any, jobs: int, threads: int, *arguments: Any) -> None:
     compiled(cuts[0], cuts[1], *arguments)
     for other in others:
         other.result()
+
+
+def read_only(x: Any) -> Any:
+    """Return a contiguous, aligned, read-only array: one type, for which kernels compile once."""
+    view = np.require(x, requirements=["C", "A"]).view()
+    view.flags.writeable = False
+    return view

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ssmcore_numba._jobs import kernel, run
+from ssmcore_numba._jobs import kernel, read_only, run
 from ssmcore_numba.vectors import (
     LANES,
     load,
@@ -69,8 +69,8 @@ def diagonal_scan(
     run(_fill, groups, threads, system, through, table, power)
     x = _in_lanes(state, groups)
     y = np.empty_like(u, order="C")
-    mask = np.zeros((1, 0), np.bool_) if keep is None else np.ascontiguousarray(keep)
-    u = np.ascontiguousarray(u)
+    mask = read_only(np.zeros((1, 0), np.bool_) if keep is None else keep)
+    u = read_only(u)
     run(_run, rows * jobs, threads, system, through, table, power, u, x, mask, reverse, y)
     pairs = x.swapaxes(2, 4).reshape(rows, groups * LANES, 2, a.shape[1])[:, :channels]
     if not np.iscomplexobj(a):

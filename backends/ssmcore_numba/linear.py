@@ -19,7 +19,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from ssmcore_numba._jobs import kernel, run
+from ssmcore_numba._jobs import kernel, read_only, run
 from ssmcore_numba.vectors import (
     LANES,
     conjugate,
@@ -69,7 +69,7 @@ def widest(dtype: Any) -> Any:
 
 
 def _mask(keep: Any | None) -> Any:
-    return np.zeros((1, 0), np.bool_) if keep is None else np.ascontiguousarray(keep)
+    return read_only(np.zeros((1, 0), np.bool_) if keep is None else keep)
 
 
 def linear_scan(
@@ -82,7 +82,7 @@ def linear_scan(
 
 def states(a: Any, b: Any, state: Any, keep: Any | None, reverse: bool, threads: int) -> Any:
     """Return all states from ``state`` (R, P), widest and contiguous, which is carried on."""
-    a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
+    a, b = read_only(a), read_only(b)
     h = np.empty_like(b)
     _run(_scan, _cuts(b.shape, threads), state, b.shape[1], a, b, _mask(keep), reverse, h)
     return h
@@ -95,7 +95,7 @@ def linear_scan_backward(
 
     G_t = g_t + conj(a_{t+1}) G_{t+1}; db_t = G_t, da_t = G_t conj(h_{t-1}), dstart = conj(a_0) G_0.
     """
-    a, h, g, start = map(np.ascontiguousarray, (a, h, g, start))
+    a, h, g, start = map(read_only, (a, h, g, start))
     rows, length, channels = g.shape
     G, moved = np.empty_like(g), np.zeros((rows, channels), widest(g.dtype))
     threads, parts, pieces = _cuts(g.shape, threads)
@@ -335,7 +335,7 @@ _adjoint_added = _adjoint_tile(1, True)
 def _through(take: Any) -> Any:
     """Return what lets ``take`` run through pieces of all steps."""
 
-    @numba.njit
+    @_inlined
     def one(begin, until, again, row, c0, end, state, marks, given):
         """Run through a piece; ``again``: until there is nothing new. Tell whether that was so."""
         s, mark = begin, 0
@@ -349,7 +349,7 @@ def _through(take: Any) -> Any:
             s, mark = to, mark + 1
         return False
 
-    @numba.njit
+    @_inlined
     def some(length, first, last, again, parts, carried, marks, given):
         """Run through one piece a job; ``again``: through all after the first one."""
         pieces, _, channels = carried.shape

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from ssmcore_numba._jobs import kernel, run
+from ssmcore_numba._jobs import kernel, read_only, run
 from ssmcore_numba.fastmath import (
     LOG2E,
     add_in_any_order,
@@ -24,7 +24,7 @@ from ssmcore_numba.fastmath import (
 )
 
 # With fastmath.py of 9cce3f33.
-__all__ = ["LANES", "STEPS", "inputs", "largest_step", "read_only", "selective_scan"]
+__all__ = ["LANES", "STEPS", "inputs", "largest_step", "selective_scan"]
 
 Array = Any
 STEPS = 32
@@ -91,13 +91,6 @@ def inputs(*given: Array) -> list[Array]:
     D = np.empty(0, A.dtype) if D is None else D
     keep = np.empty((0, 0), np.bool_) if keep is None else keep
     return [read_only(x) for x in (u, delta, A, B, C, D, start, keep)]
-
-
-def read_only(x: Array) -> Array:
-    """Return a contiguous, aligned, read-only array: one type, for which kernels compile once."""
-    view = np.require(x, requirements=["C", "A"]).view()
-    view.flags.writeable = False
-    return view
 
 
 @kernel

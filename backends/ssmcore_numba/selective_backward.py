@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from ssmcore_numba._jobs import kernel, run
+from ssmcore_numba._jobs import kernel, read_only, run
 from ssmcore_numba.fastmath import LOG2E, add_in_any_order, advance, any_exp2, exp2, fma
-from ssmcore_numba.selective import LANES, STEPS, inputs, largest_step, read_only
+from ssmcore_numba.selective import LANES, STEPS, inputs, largest_step
 
 # With fastmath.py of 9cce3f33.
-# With selective.py of 7250bc8d.
+# With selective.py of 26f0168e.
 __all__ = ["selective_scan_backward"]
 
 Array = Any

@@ -14,7 +14,9 @@ from ssmcore_numba.linear import (
     FEWEST,
     FIRST_MARK,
     SHORTEST,
+    _adjoint,
     _cuts,
+    _scan,
     linear_scan,
     linear_scan_backward,
 )
@@ -172,3 +174,15 @@ def test_torch_maps_over_resets_alone() -> None:
         torch._C._functorch._set_vmap_fallback_enabled(True)
     for h, reset in zip(found, resets, strict=True):
         assert torch.equal(h, ssm.linear_scan(a, b, reset=reset))
+
+
+def test_what_may_be_written_compiles_nothing_anew() -> None:
+    """A type of array is one more kernel to numba, of which each takes seconds."""
+    a, b, g, start = problem("float32", (0.5, 0.9), LANES)
+    keep = np.ones(b.shape[:2], np.bool_)
+    both([a, b, g, start], keep, False, 1)
+    compiled = [len(kernel.signatures) for kernel in (_scan, _adjoint)]
+    for x in (a, g, start, keep):
+        x.flags.writeable = False
+    both([a, b, g, start], keep, False, 1)
+    assert [len(kernel.signatures) for kernel in (_scan, _adjoint)] == compiled
