@@ -63,6 +63,8 @@ class TorchBackend(Backend):
         """The namespace, by an import statement: torch.compile follows no importlib call."""
         import array_api_compat.torch
 
+        import ssmcore_torch._vector_math  # noqa: F401  (whose import makes first calls)
+
         return array_api_compat.torch
 
     def owns(self, x: object) -> bool:
@@ -78,6 +80,8 @@ class TorchBackend(Backend):
     def from_numpy(self, x: np.ndarray[Any, Any], device: Any = None) -> Any:
         """Return a tensor with a copy of ``x``; read-only and strided input is fine."""
         import torch
+
+        import ssmcore_torch._vector_math  # noqa: F401  (whose import makes first calls)
 
         return torch.tensor(np.asarray(x, order="C"), device=device)
 
