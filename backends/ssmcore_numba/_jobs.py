@@ -14,7 +14,7 @@ from typing import Any
 import numba
 import numpy as np
 
-__all__ = ["kernel", "read_only", "run"]
+__all__ = ["kernel", "read_only", "run", "threads_allowed"]
 
 _jit: Any = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
 
@@ -28,6 +28,19 @@ def kernel(function: Callable[..., Any]) -> Any:
 def _pool(process: int) -> ThreadPoolExecutor:
     """Return the threads of this process: a fork has none of its parent's."""
     return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="ssmcore")
+
+
+def threads_allowed() -> int:
+    """Return how many threads numba may use, without starting them.
+
+    ``numba.get_num_threads`` starts them, where they are OpenMP's by setting OpenMP's number of
+    threads: that of torch. It is asked where numba has started them already.
+    """
+    try:
+        numba.threading_layer()
+    except ValueError:  # not started: nobody has set another number
+        return int(numba.config.NUMBA_NUM_THREADS)
+    return int(numba.get_num_threads())
 
 
 def run(compiled: Any, jobs: int, threads: int, *arguments: Any) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from ssmcore_numba import diagonal, linear, mixing, selective
+from ssmcore_numba._jobs import threads_allowed
 
 from ssmcore.primitives import REFERENCES
 from ssmcore.primitives.canonical import (
@@ -28,7 +28,7 @@ def linear_scan(
     if 0 in b.shape:
         return b
     form = linear_scan_form(a, b, initial, reset)
-    h: Array = linear.linear_scan(*form, reverse=reverse, threads=numba.get_num_threads())
+    h: Array = linear.linear_scan(*form, reverse=reverse, threads=threads_allowed())
     return h.reshape(b.shape)
 
 
@@ -46,7 +46,7 @@ def diagonal_scan(
     """See ssmcore.diagonal_scan."""
     form = diagonal_scan_form(a, u, initial, reset)
     run = mixing.diagonal_scan if a.ndim == 1 else diagonal.diagonal_scan
-    y, last = run(a, B, C, D, *form, reverse=reverse, threads=numba.get_num_threads())
+    y, last = run(a, B, C, D, *form, reverse=reverse, threads=threads_allowed())
     return y.reshape(u.shape), last.reshape((*u.shape[:-2], *a.shape))
 
 
@@ -67,6 +67,6 @@ def selective_scan(
         found: tuple[Array, Array] = run(u, delta, A, B, C, D, initial=initial, reset=reset)
         return found
     form = selective_scan_form(u, delta, A, B, C, initial, reset)
-    threads = numba.get_num_threads()
+    threads = threads_allowed()
     y, last, _ = selective.selective_scan(*form[:5], D, *form[5:], False, threads=threads)
     return y.reshape(u.shape), last.reshape((*u.shape[:-2], *A.shape))

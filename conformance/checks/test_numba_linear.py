@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -159,6 +162,34 @@ def test_torch_s_gradients_do_not_depend_on_the_threads() -> None:
         torch.set_num_threads(before)
     for x, y in zip(*found, strict=True):
         assert torch.equal(x, y)
+
+
+ALLOWED = """
+import numba
+import numpy as np
+import torch
+from ssmcore_numba._jobs import threads_allowed
+
+import ssmcore as ssm
+
+torch.set_num_threads(1)
+assert torch.get_num_threads() == 1  # which has it set at once
+x = np.full((1, 65536, 4), 0.5, np.float32)
+ssm.linear_scan(x, x)
+assert (torch.get_num_threads(), threads_allowed()) == (1, 3)
+numba.set_num_threads(2)
+assert threads_allowed() == 2
+"""
+
+
+def test_numba_s_number_of_threads_is_asked_and_torch_s_left_alone() -> None:
+    """Numba's own answer starts its threads, and then OpenMP's number, torch's too, is numba's."""
+    pytest.importorskip("torch")
+    environment = {**os.environ, "NUMBA_NUM_THREADS": "3"}
+    run = subprocess.run(
+        [sys.executable, "-c", ALLOWED], env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
 
 
 def test_torch_maps_over_resets_alone() -> None:
