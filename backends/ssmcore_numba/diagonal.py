@@ -99,8 +99,8 @@ def _fill(first, last, system, through, table, power):
         taps[:] = 0
         for n in range(states):
             a, B, C = system[0, group, n], system[1, group, n], system[2, group, n]
-            p[:] = B
-            q[:] = C
+            for c in range(LANES):
+                p[0, c], p[1, c], q[0, c], q[1, c] = B[0, c], B[1, c], C[0, c], C[1, c]
             for j in range(T):
                 for c in range(LANES):
                     taps[j + 1, c] += C[0, c] * p[0, c] - C[1, c] * p[1, c]
@@ -111,17 +111,16 @@ def _fill(first, last, system, through, table, power):
                     at = out + 4 * (j // 2 * states + n) + j % 2
                     w[at, c] = q[0, c]
                     w[at + 2, c] = -q[1, c]
-            q[:, :] = 0
-            q[0] = 1
+            raised = power[group].reshape(-1, 2, LANES)[n]
+            raised[0], raised[1] = 1, 0
             for _ in range(T):
                 for c in range(LANES):
-                    q[0, c], q[1, c] = _times(a, q, c)
-            power[group].reshape(-1, 2, LANES)[n] = q
-        if through.shape[0] > 0:
-            taps[1] += through[group]
+                    raised[0, c], raised[1, c] = _times(a, raised, c)
+        for c in range(LANES if through.shape[0] > 0 else 0):
+            taps[1, c] += through[group, c]
         for j in range(T):
-            w[end + 2 * j] = taps[T - 1 - j]
-            w[end + 2 * j + 1] = taps[T - j]
+            for c in range(LANES):
+                w[end + 2 * j, c], w[end + 2 * j + 1, c] = taps[T - 1 - j, c], taps[T - j, c]
 
 
 @kernel
@@ -137,7 +136,7 @@ def _run(first, last, system, through, table, power, u, x, keep, reverse, y):
     begin = np.zeros(CHUNKS * 2 * states * LANES, u.dtype)
     for job in range(first, last):
         row, group = job // jobs, job % jobs * GROUPS
-        s = 0
+        s = np.intp(0)  # no constant: for each of these numba would compile what it is given to
         while s < length:
             if _restarts(keep, row, reverse, length, s):
                 x[row, group : group + GROUPS] = 0
@@ -230,19 +229,19 @@ def _block(table, power, now, x, begin, chunks):
     """Take ``chunks`` chunks: ``now`` is their input and becomes their output."""
     zero = nothing(now)
     none = (zero, zero, zero, zero, zero, zero, zero, zero)
-    parts = power.size // LANES  # 2 N
+    parts, stride = power.size // LANES, np.intp(T)  # 2 N
     for n in range(parts // 2):
         for m in range(0, chunks, 4):
-            sums = _products(none, table, 2 * n * T, T, now, m * T, T)
+            sums = _products(none, table, 2 * n * T, stride, now, m * T, stride)
             _put(sums, begin, m * parts + 2 * n, parts)
         _carry(power, x, begin, n, chunks, parts)
     out, taps = parts * T, 2 * parts * T
     for i in range(T - 2, -2, -2):
         for m in range(0, chunks, 4):
             sums = _products(none, table, out + parts * i, parts, begin, m * parts, parts)
-            sums = _products(sums, table, taps + 2 * (T - 2 - i), i + 1, now, m * T, T)
-            sums = _newest(sums, load(table, taps + 2 * T - 1), now, m * T + i + 1, T)
-            _put(sums, now, m * T + i, T)
+            sums = _products(sums, table, taps + 2 * (T - 2 - i), i + 1, now, m * T, stride)
+            sums = _newest(sums, load(table, taps + 2 * T - 1), now, m * T + i + 1, stride)
+            _put(sums, now, m * T + i, stride)
 
 
 @kernel

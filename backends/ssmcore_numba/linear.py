@@ -135,6 +135,13 @@ def _equal(x, y, c0, end):
 
 
 @numba.njit
+def _copy(x, out, c0, end):
+    """Copy channels c0 to ``end``; an assignment of slices brings in strings, for seconds."""
+    for c in range(c0, end):
+        out[c] = x[c]
+
+
+@numba.njit
 def _place(job, parts, channels):
     """Return row, first channel and end of the channels of a part, a number of vectors but one."""
     row, part, vectors = job // parts, job % parts, channels // LANES
@@ -345,7 +352,7 @@ def _through(take: Any) -> Any:
             if again and _equal(state, marks[0, mark, row], c0, end):
                 return True
             if not again and marks.shape[0] > 0:
-                marks[0, mark, row, c0:end] = state[c0:end]
+                _copy(state, marks[0, mark, row], c0, end)
             s, mark = to, mark + 1
         return False
 
@@ -359,7 +366,7 @@ def _through(take: Any) -> Any:
                 begin, until = length * piece // pieces, length * (piece + 1) // pieces
                 state = carried[piece - 1 if again else piece, row].copy()
                 if not one(begin, until, again, row, c0, end, state, marks[piece:], given):
-                    carried[piece, row, c0:end] = state[c0:end]
+                    _copy(state, carried[piece, row], c0, end)
 
     return some
 

@@ -21,9 +21,10 @@ from ssmcore_numba.fastmath import (
     exp2,
     fma,
     largest_exponent,
+    widest_vectors,
 )
 
-# With fastmath.py of 9cce3f33.
+# With fastmath.py of 48122d6f.
 __all__ = ["LANES", "STEPS", "inputs", "largest_step", "selective_scan"]
 
 Array = Any
@@ -135,6 +136,7 @@ def _block(
     saved: Array,
 ) -> None:
     """Run row ``i`` of channels ``lo`` to ``lo + width``."""
+    widest_vectors()
     L, H = u.shape[1:]
     N = A.shape[1]
     W = min(width, H - lo)
@@ -252,6 +254,7 @@ def _chunk(
     y: Array,
 ) -> None:
     """Add C h to y (T, W) and leave the last state in h (N, W); an infinite state becomes NaN."""
+    widest_vectors()
     width = y.shape[1]
     for n in range(h.shape[0]):
         pole, state, lost = poles[n], h[n], c[n]

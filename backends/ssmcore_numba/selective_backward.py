@@ -13,11 +13,19 @@ import numpy as np
 from numba import njit
 
 from ssmcore_numba._jobs import kernel, read_only, run
-from ssmcore_numba.fastmath import LOG2E, add_in_any_order, advance, any_exp2, exp2, fma
+from ssmcore_numba.fastmath import (
+    LOG2E,
+    add_in_any_order,
+    advance,
+    any_exp2,
+    exp2,
+    fma,
+    widest_vectors,
+)
 from ssmcore_numba.selective import LANES, STEPS, inputs, largest_step
 
-# With fastmath.py of 9cce3f33.
-# With selective.py of 26f0168e.
+# With fastmath.py of 48122d6f.
+# With selective.py of a08a06e1.
 __all__ = ["selective_scan_backward"]
 
 Array = Any
@@ -126,6 +134,7 @@ def _block(
     dstart: Array,
 ) -> None:
     """Run one row of channels ``lo`` to ``lo + width`` back."""
+    widest_vectors()
     u, delta, A, B, C, D, keep, dy, saved, dlast = given
     dA, dB, dC, dD = d_parameters
     L, N = B.shape
@@ -225,6 +234,7 @@ def _forth(
     dC: Array,
 ) -> None:
     """Run a chunk of state n again; keep exp(delta A) = s (1 + m) and exp(delta A) h_{t-1}."""
+    widest_vectors()
     tiles, pole, B, keep, first, steps, n = run
     zero, one = B.dtype.type(0), B.dtype.type(1)
     for t in range(steps):
@@ -259,6 +269,7 @@ def _back(
     dB: Array,
 ) -> None:
     """Run a chunk of state n back: G_t takes the place of s_{t+1}, then all sums of G."""
+    widest_vectors()
     tiles, pole, B, keep, first, steps, n = run
     zero, one = B.dtype.type(0), B.dtype.type(1)
     order = np.arange(steps)[::-1].copy()  # of rows: LLVM does not vectorise a loop that it sees

@@ -14,7 +14,7 @@ import numpy as np
 from ssmcore_numba._jobs import kernel
 from ssmcore_numba.fastmath import LOG2E, add_in_any_order, advance, any_exp2, fma, silu, softplus
 
-# With fastmath.py of 9cce3f33.
+# With fastmath.py of 48122d6f.
 __all__ = ["gate", "rms_norm", "s6", "short_convolution"]
 
 Array = Any
