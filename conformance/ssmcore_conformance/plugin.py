@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +32,10 @@ REASONS = {
     "ssm_eager": "JAX, which compiles each random length anew, only in the profile nightly",
     "ssm_autodiff": "no selected backend has automatic differentiation",
 }
+TESTS_BETWEEN_COUNTS = 10
 STARTED = pytest.StashKey[bool]()
 COLLECTOR = pytest.StashKey[Collector]()
+_ENDED = itertools.count(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -235,7 +238,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    if is_ours(item) and crowded():
+    """Let go of compiled programs in time; counting mappings takes longer than many a test."""
+    if is_ours(item) and next(_ENDED) % TESTS_BETWEEN_COUNTS == 0 and crowded():
         for name in selected(item.config):
             _loaded(name).forget_compiled()
 

@@ -13,7 +13,9 @@ from typing import Any
 __all__ = ["peak"]
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-M_MMAP_THRESHOLD, SMALL = -3, 65536
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+SMALL, USUAL = 2**16, 2**25
+"""From which size on the allocator hands memory back; glibc itself goes up to the second."""
 CALLS = 3
 
 
@@ -22,8 +24,8 @@ def peak(call: Callable[[], Any]) -> int | None:
 
     What ``call`` returns is part of it. The least of three calls is given, because what other
     threads touch meanwhile counts too. The high-water mark of the kernel is reset before each, and
-    the allocator is told to hand back what is freed, from 64 KiB upwards: this slows the process
-    down from now on, so take times before. ``call`` must have run before.
+    the allocator is told to hand back what is freed, from 64 KiB upwards, which takes time, and
+    afterwards to keep what is smaller than 32 MiB. ``call`` must have run before.
 
     Returns
     -------
@@ -38,8 +40,11 @@ def peak(call: Callable[[], Any]) -> int | None:
     """
     if not _prepared():
         return None
-    call()
-    return min(_grown(call) for _ in range(CALLS))
+    try:
+        call()
+        return min(_grown(call) for _ in range(CALLS))
+    finally:
+        _hand_back_from(USUAL)
 
 
 def _grown(call: Callable[[], Any]) -> int:
@@ -58,10 +63,15 @@ def _prepared() -> bool:
         return False
     try:
         CLEAR.write_text("5")
-        _libc().mallopt(M_MMAP_THRESHOLD, SMALL)
+        _hand_back_from(SMALL)
     except (OSError, AttributeError):  # no permission; a C library without mallopt
         return False
     return True
+
+
+def _hand_back_from(size: int) -> None:
+    _libc().mallopt(M_MMAP_THRESHOLD, size)
+    _libc().mallopt(M_TRIM_THRESHOLD, 2 * size)
 
 
 def _hand_back() -> None:
